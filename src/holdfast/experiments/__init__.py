@@ -1,0 +1,1 @@
+"""The jobs behind the commands, as library calls: certify, recertify, reproduce."""
