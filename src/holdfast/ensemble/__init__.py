@@ -1,0 +1,6 @@
+"""Ensembles of federated models: who trains what (`Design`), what they answered (`Votes`), what could be certified."""
+
+from holdfast.ensemble.design import DESIGNS, Design, commit, make_design
+from holdfast.ensemble.votes import UNKNOWN, VoteLog, Votes
+
+__all__ = ["DESIGNS", "UNKNOWN", "Design", "VoteLog", "Votes", "commit", "make_design"]
