@@ -86,7 +86,7 @@ def read_sealed(path: Path, form: str) -> tuple[dict[str, Any], dict[str, Array]
         zipfile.BadZipFile,
         KeyError,
         NotImplementedError,
-        zipfile.zlib.error,
+        zlib.error,
     ) as error:
         raise ArtifactError(f"{path} is truncated, damaged or not a holdfast file ({error})") from None
     if not {"manifest", "seal"} <= arrays.keys():
