@@ -1,0 +1,1 @@
+"""Robust aggregation: rules that turn one row per client into one update."""
