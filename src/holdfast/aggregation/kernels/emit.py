@@ -1,0 +1,195 @@
+"""LLVM code for this machine, made at run time: a small text emitter and a just-in-time compiler.
+
+One instruction stream per client count, straight through the comparators of a network with one vector register
+per client: within a few percent of hand-written C++, and nothing to compile at install time. llvmlite comes with
+numba; where it is missing or fails, `available()` is False and the callers use their NumPy form of the same network.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Any
+
+from holdfast.aggregation.kernels.networks import Network
+
+IR_TYPE = {"float32": "float", "float64": "double"}
+_lock = threading.Lock()
+
+
+class Emitter:
+    """Lines of LLVM IR for one function over vectors of `lanes` numbers of one type.
+
+    Attributes:
+        lanes: numbers per vector register.
+        scalar: `float` or `double`.
+        vector: the vector type's name.
+    """
+
+    def __init__(self, dtype: str, lanes: int) -> None:
+        self.lanes = lanes
+        self.scalar = IR_TYPE[dtype]
+        self.bytes = 4 if dtype == "float32" else 8
+        self.vector = f"<{lanes} x {self.scalar}>"
+        self.wide = f"<{lanes} x double>"
+        self.mask = f"<{lanes} x i1>"
+        self.lines: list[str] = []
+        self._count = 0
+
+    def label(self, name: str) -> None:
+        """Start a basic block."""
+        self.lines.append(f"{name}:")
+
+    def do(self, text: str) -> None:
+        """Emit an instruction without a result."""
+        self.lines.append(f"  {text}")
+
+    def let(self, text: str) -> str:
+        """Emit an instruction that has a result and return the result's name."""
+        self._count += 1
+        name = f"%v{self._count}"
+        self.lines.append(f"  {name} = {text}")
+        return name
+
+    def binary(self, operation: str, a: str, b: str, kind: str | None = None) -> str:
+        """Emit a two-operand instruction."""
+        return self.let(f"{operation} {kind or self.vector} {a}, {b}")
+
+    def load(self, pointer: str) -> str:
+        """Load a vector, at any alignment."""
+        return self.let(f"load {self.vector}, ptr {pointer}, align {self.bytes}")
+
+    def store(self, value: str, pointer: str) -> None:
+        """Store a vector, at any alignment."""
+        self.do(f"store {self.vector} {value}, ptr {pointer}, align {self.bytes}")
+
+    def at(self, pointer: str, index: str | int, kind: str | None = None) -> str:
+        """Address of element `index`."""
+        return self.let(f"getelementptr inbounds {kind or self.scalar}, ptr {pointer}, i64 {index}")
+
+    def splat(self, scalar: str, kind: str | None = None) -> str:
+        """Broadcast a scalar value to all lanes."""
+        kind = kind or self.scalar
+        vector = f"<{self.lanes} x {kind}>"
+        one = self.let(f"insertelement {vector} poison, {kind} {scalar}, i64 0")
+        return self.let(f"shufflevector {vector} {one}, {vector} poison, <{self.lanes} x i32> zeroinitializer")
+
+    def constant(self, value: float, kind: str | None = None) -> str:
+        """A vector constant, exact in double precision (LLVM wants hexadecimal for inexact decimals)."""
+        kind = kind or self.scalar
+        if kind == "float":
+            value = ctypes.c_float(value).value
+        bits = ctypes.c_uint64.from_buffer(ctypes.c_double(value)).value
+        return "<" + ", ".join([f"{kind} 0x{bits:016X}"] * self.lanes) + ">"
+
+    def less(self, a: str, b: str, kind: str = "olt") -> str:
+        """Compare lane by lane."""
+        return self.let(f"fcmp {kind} {self.vector} {a}, {b}")
+
+    def select(self, mask: str, a: str, b: str, kind: str | None = None) -> str:
+        """Take `a` where the mask is set, else `b`."""
+        kind = kind or self.vector
+        return self.let(f"select {self.mask} {mask}, {kind} {a}, {kind} {b}")
+
+    def minimum(self, a: str, b: str) -> str:
+        """Smaller value per lane."""
+        return self.select(self.less(a, b), a, b)
+
+    def maximum(self, a: str, b: str) -> str:
+        """Larger value per lane."""
+        return self.select(self.less(a, b), b, a)
+
+    def absolute(self, a: str) -> str:
+        """Magnitude per lane."""
+        name = f"@llvm.fabs.v{self.lanes}f{8 * self.bytes}"
+        return self.let(f"call {self.vector} {name}({self.vector} {a})")
+
+    def widen(self, a: str) -> str:
+        """The same numbers in double precision."""
+        return a if self.scalar == "double" else self.let(f"fpext {self.vector} {a} to {self.wide}")
+
+    def narrow(self, a: str) -> str:
+        """Double precision rounded to the function's type."""
+        return a if self.scalar == "double" else self.let(f"fptrunc {self.wide} {a} to {self.vector}")
+
+    def network(self, net: Network, values: list[str]) -> list[str]:
+        """Send one value per wire through a network; returns the values by rank (unwanted ranks are garbage).
+
+        Compare-and-select in this form becomes one `min` or `max` instruction; LLVM's own minimum intrinsics
+        would add instructions for NaN, which the screen has already removed.
+        """
+        wires = list(values)
+        for c in net.comparators:
+            a, b = wires[c.low], wires[c.high]
+            mask = self.less(a, b)
+            if c.keep_low:
+                wires[c.low] = self.select(mask, a, b)
+            if c.keep_high:
+                wires[c.high] = self.select(mask, b, a)
+        return [wires[w] for w in net.wire]
+
+    def row_pointer(self, rows: str, k: int) -> str:
+        """Address of row k from the table of rows."""
+        return self.let(f"load ptr, ptr {self.at(rows, k, 'ptr')}, align 8")
+
+    def prefetch(self, pointer: str, ahead: int) -> None:
+        """Ask for the data `ahead` bytes on: the hardware gives up at some fifty streams."""
+        target = self.let(f"getelementptr i8, ptr {pointer}, i64 {ahead}")
+        self.do(f"call void @llvm.prefetch.p0(ptr {target}, i32 0, i32 3, i32 1)")
+
+    def function(self, name: str, arguments: Iterable[str]) -> str:
+        """The finished module text: `void name(arguments)` with the lines emitted so far as its body."""
+        body = "\n".join(self.lines)
+        v, w = self.vector, 8 * self.bytes
+        return (
+            "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)\n"
+            f"declare {v} @llvm.fabs.v{self.lanes}f{w}({v})\n"
+            f"declare {v} @llvm.sqrt.v{self.lanes}f{w}({v})\n"
+            f'define void @{name}({", ".join(arguments)}) "min-legal-vector-width"="512" "prefer-vector-width"="512" '
+            f"{{\n{body}\n}}\n"
+        )
+
+
+@lru_cache(maxsize=1)
+def _host() -> tuple[Any, Any, int]:
+    """The llvmlite binding, a compiler engine and the register width in bytes; raises where there is none."""
+    from llvmlite import binding
+
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    features = binding.get_host_cpu_features()
+    target = binding.Target.from_default_triple()
+    machine = target.create_target_machine(cpu=binding.get_host_cpu_name(), features=features.flatten(), opt=2)
+    engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
+    width = 64 if features.get("avx512f") else 32 if features.get("avx") else 16
+    return binding, engine, width
+
+
+@lru_cache(maxsize=1)
+def available() -> bool:
+    """Whether kernels can be compiled on this machine."""
+    try:
+        _host()
+    except Exception:  # any failure of the optional compiler means: use the NumPy form
+        return False
+    return True
+
+
+def lanes(dtype: str) -> int:
+    """Numbers per vector register of this machine."""
+    return int(_host()[2]) // (4 if dtype == "float32" else 8)
+
+
+def compile_function(text: str, name: str, argument_types: list[Any]) -> Callable[..., None]:
+    """Compile a module and return its function, callable through ctypes (which releases the interpreter lock)."""
+    with _lock:
+        binding, engine, _ = _host()
+        module = binding.parse_assembly(text)
+        module.verify()
+        engine.add_module(module)
+        engine.finalize_object()
+        address = engine.get_function_address(name)
+    function: Callable[..., None] = ctypes.CFUNCTYPE(None, *argument_types)(address)
+    return function
