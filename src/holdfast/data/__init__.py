@@ -1,0 +1,7 @@
+"""Data sets and who holds which rows of them."""
+
+from holdfast.data.dataset import Dataset
+from holdfast.data.datasets import DATASETS, Source, fetch, load
+from holdfast.data.partition import PARTITIONS, Partition, partition
+
+__all__ = ["DATASETS", "PARTITIONS", "Dataset", "Partition", "Source", "fetch", "load", "partition"]

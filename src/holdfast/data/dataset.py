@@ -1,0 +1,271 @@
+"""One data set in memory, checked once on the way in, so that nothing after it needs to check again.
+
+Every loader ends in `assemble`, which turns what a file held into a `Dataset` or raises a `DataError` that names
+what is wrong and what to do about it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from holdfast.types import DataError
+
+Array = NDArray[Any]
+
+TEST_SHARE = 0.25
+"""Share of rows held back for testing where a source has no test set of its own."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Training and test rows with their labels, and whose rows they are where the source says so.
+
+    Attributes:
+        name: the registry's name, or the file's.
+        x_train: float32 `[M, ...]` (pixels in [0, 1], images as `[M, channels, height, width]`); int32 `[M, length]`
+            of token ids for text.
+        y_train: int64 `[M]`, labels 0..n_labels-1.
+        x_test: like `x_train`, `[T, ...]`.
+        y_test: int64 `[T]`.
+        n_labels: L.
+        label_names: L names, in label order.
+        image_shape: `(channels, height, width)`, or None where rows are not images.
+        users_train: int64 `[M]`, the natural client of each row as 0..n-1 (every one has a training row), or None.
+        users_test: int64 `[T]`; a user without training rows has a number above all of `users_train`.
+        user_names: what the source calls user 0, 1, ...
+        feature_names: names of the columns of x where the source names them, else empty.
+        vocabulary: the word behind each token id, for text, else empty.
+
+    Example:
+        >>> from holdfast.data import load
+        >>> digits = load("digits")
+        >>> digits.x_train.shape, digits.x_train.dtype.name, digits.n_labels
+        ((1352, 1, 8, 8), 'float32', 10)
+    """
+
+    name: str
+    x_train: Array
+    y_train: Array
+    x_test: Array
+    y_test: Array
+    n_labels: int
+    label_names: tuple[str, ...]
+    image_shape: tuple[int, int, int] | None = None
+    users_train: Array | None = None
+    users_test: Array | None = None
+    user_names: tuple[str, ...] = ()
+    feature_names: tuple[str, ...] = ()
+    vocabulary: tuple[str, ...] = ()
+
+    def fingerprint(self) -> str:
+        """SHA-256 of every array, in hex: two runs on equal fingerprints saw equal data.
+
+        Example:
+            >>> from holdfast.data import load
+            >>> load("digits").fingerprint() == load("digits", seed=1).fingerprint()
+            False
+        """
+        digest = hashlib.sha256(f"{self.n_labels}".encode())
+        for array in (self.x_train, self.y_train, self.x_test, self.y_test, self.users_train, self.users_test):
+            if array is None:
+                digest.update(b"none")
+                continue
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+
+def assemble(
+    name: str,
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    seed: int,
+    x_test: ArrayLike | None = None,
+    y_test: ArrayLike | None = None,
+    users: ArrayLike | None = None,
+    users_test: ArrayLike | None = None,
+    label_names: Sequence[str] | None = None,
+    feature_names: Sequence[str] = (),
+) -> Dataset:
+    """Check rows as a source gave them and make a `Dataset` of them.
+
+    Without `x_test`, a quarter of the rows is held back: of each user's rows where there are users, of each label's
+    rows otherwise, drawn from `seed`. A user or label with fewer than four rows keeps them all for training.
+
+    Args:
+        name: what error messages and results call the data.
+        x: `[M, ...]` numbers; uint8 is taken as pixels and divided by 255, anything else is cast to float32.
+        y: `[M]` labels: integers 0..L-1, or names.
+        seed: draws the test rows where the source has none.
+        x_test: `[T, ...]`, or None.
+        y_test: `[T]`, given with `x_test`.
+        users: `[M]` numbers or names of the natural clients, or None.
+        users_test: `[T]`, or None.
+        label_names: L names in label order; labels in `y` then may leave some out.
+        feature_names: names of x's columns, for error messages and attacks on named features.
+
+    Raises:
+        DataError: rows that do not match, NaN or infinity, labels that are not 0..L-1, nothing to train on.
+    """
+    if (x_test is None) != (y_test is None):
+        raise DataError(f"{name} has one of x_test and y_test but not the other; give both or neither")
+    x = as_features(name, x, feature_names)
+    y, names = as_labels(name, y, label_names, y_test)
+    codes, codes_test, user_names = as_users(name, users, users_test)
+    _same_length(name, "x", x, y=y, client=codes)
+    if x_test is not None and y_test is not None:
+        x_test = as_features(f"{name} (test)", x_test, feature_names)
+        y_test, _ = as_labels(name, y_test, names, None)
+        _same_length(name, "x_test", x_test, y_test=y_test, client_test=codes_test)
+        if x_test.shape[1:] != x.shape[1:]:
+            raise DataError(f"{name}: rows of x_test have shape {x_test.shape[1:]}, those of x {x.shape[1:]}")
+    else:
+        keep, held = split_rows(y if codes is None else codes, seed=seed)
+        if len(held) == 0:
+            raise DataError(f"{name} has {len(y)} rows, too few to hold a quarter back; give x_test and y_test")
+        x, x_test, y, y_test = x[keep], x[held], y[keep], y[held]
+        codes, codes_test = (None, None) if codes is None else (codes[keep], codes[held])
+    return Dataset(
+        name=name,
+        x_train=x,
+        y_train=y,
+        x_test=x_test,
+        y_test=y_test,
+        n_labels=len(names),
+        label_names=names,
+        image_shape=x.shape[1:] if x.ndim == 4 else None,
+        users_train=codes,
+        users_test=codes_test,
+        user_names=user_names,
+        feature_names=tuple(feature_names),
+    )
+
+
+def split_rows(groups: Array, *, seed: int) -> tuple[Array, Array]:
+    """Row numbers to train on and to test on: a quarter of each group, rounded down, is held back.
+
+    Each group (a user, or a label) draws from its own stream, so what one user adds changes nobody else's split.
+
+    Example:
+        >>> train, test = split_rows(np.array([0] * 8 + [1] * 4 + [2]), seed=0)
+        >>> len(train), len(test)
+        (10, 3)
+    """
+    held: list[Array] = []
+    for group in np.unique(groups):
+        rows = np.flatnonzero(groups == group)
+        order = np.random.default_rng([seed, 0x5917, int(group)]).permutation(len(rows))
+        held.append(rows[order[: int(len(rows) * TEST_SHARE)]])
+    is_held = np.zeros(len(groups), dtype=bool)
+    is_held[np.concatenate(held)] = True
+    return np.flatnonzero(~is_held), np.flatnonzero(is_held)
+
+
+def as_features(name: str, x: ArrayLike, feature_names: Sequence[str] = ()) -> Array:
+    """Rows as float32 (token ids as int32), finite, images with their channels first."""
+    array = np.asarray(x)
+    if array.dtype.kind not in "fiub":
+        raise DataError(f"{name}: x has dtype {array.dtype}, which is not numbers; encode names as numbers first")
+    if array.ndim < 2 or array.shape[0] == 0 or 0 in array.shape:
+        raise DataError(f"{name}: x has shape {array.shape}; at least one row and one feature per row are needed")
+    if array.dtype == np.int32:
+        return array
+    if array.dtype == np.uint8:
+        array = _channels_first(array) / np.float32(255)
+    with np.errstate(over="ignore"):
+        array = np.ascontiguousarray(array, dtype=np.float32)
+    _refuse_non_finite(name, array, feature_names)
+    return array
+
+
+def as_labels(
+    name: str, y: ArrayLike, label_names: Sequence[str] | None, also: ArrayLike | None
+) -> tuple[Array, tuple[str, ...]]:
+    """Labels as int64 0..L-1 and their L names; `also` are the test labels, which may hold a label `y` lacks."""
+    array = np.asarray(y)
+    if array.ndim != 1:
+        raise DataError(f"{name}: y has shape {array.shape}; one label per row is needed")
+    given = None if label_names is None else tuple(str(label) for label in label_names)
+    everything = array if also is None else np.concatenate([array, np.asarray(also).ravel()])
+    if everything.dtype.kind in "USO":
+        names = given or tuple(sorted({str(label) for label in everything}))
+        codes = {label: code for code, label in enumerate(names)}
+        unknown = sorted({str(label) for label in everything} - set(names))
+        if unknown:
+            raise DataError(f"{name}: label {unknown[0]!r} is not among the label_names {list(names)}")
+        return np.array([codes[str(label)] for label in array], dtype=np.int64), names
+    whole = np.isfinite(everything) & (everything == np.floor(everything))
+    if not whole.all():
+        raise DataError(f"{name}: label {everything[~whole][0]} is not an integer; labels must be 0..L-1 (or names)")
+    found = np.unique(everything).astype(np.int64)
+    n_labels = len(found) if given is None else len(given)
+    if len(found) and (found[0] < 0 or found[-1] >= n_labels):
+        what = f"{n_labels} label_names are given" if given else f"there are {n_labels} different ones"
+        raise DataError(
+            f"{name}: labels run from {found[0]} to {found[-1]} but {what}; renumber them 0..{n_labels - 1}"
+            + ("" if given else " or give label_names")
+        )
+    return array.astype(np.int64), given or tuple(str(label) for label in range(n_labels))
+
+
+def as_users(
+    name: str, users: ArrayLike | None, users_test: ArrayLike | None
+) -> tuple[Array | None, Array | None, tuple[str, ...]]:
+    """Users as int64 codes, in the order of their names; users without training rows come last."""
+    if users is None:
+        if users_test is not None:
+            raise DataError(f"{name} names the client of test rows but not of training rows; give both or neither")
+        return None, None, ()
+    array = np.asarray(users)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise DataError(f"{name}: {int((~np.isfinite(array)).sum())} rows have no client; name one for every row")
+    known, codes = np.unique(array, return_inverse=True)
+    held: Array | None = None
+    if users_test is not None:
+        test = np.asarray(users_test)
+        new = np.setdiff1d(np.unique(test), known)
+        order = {value: code for code, value in enumerate([*known.tolist(), *new.tolist()])}
+        held = np.array([order[value] for value in test.tolist()], dtype=np.int64)
+        known = np.concatenate([known, new])
+    return codes.astype(np.int64).ravel(), held, tuple(str(user) for user in known)
+
+
+def _channels_first(pixels: Array) -> Array:
+    """Grey `[M, H, W]` and colour-last `[M, H, W, C]` pixels as `[M, C, H, W]`."""
+    if pixels.ndim == 3:
+        return pixels[:, None]
+    if pixels.ndim == 4 and pixels.shape[3] in (1, 3, 4) and pixels.shape[1] not in (1, 3, 4):
+        return np.moveaxis(pixels, 3, 1)
+    return pixels
+
+
+def _refuse_non_finite(name: str, x: Array, feature_names: Sequence[str]) -> None:
+    """Raise a `DataError` that names the first column with NaN or infinity and counts them all."""
+    # A sum is finite only if every term is, and needs no array of its own; it may overflow, so look closer then.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(x.sum(dtype=np.float64)):
+            return
+    bad = ~np.isfinite(x).reshape(len(x), -1)
+    if not bad.any():
+        return
+    columns = np.flatnonzero(bad.any(axis=0))
+    first = int(columns[0])
+    column = f"column {feature_names[first]!r}" if first < len(feature_names) else f"column {first} of x"
+    others = f" (and {len(columns) - 1} other columns)" if len(columns) > 1 else ""
+    raise DataError(
+        f"{name}: {column} has NaN, infinite or too large values in {int(bad[:, first].sum())} of {len(x)} rows"
+        f"{others}; fill them in, or drop those rows or columns"
+    )
+
+
+def _same_length(name: str, first: str, x: Array, **others: Array | None) -> None:
+    for label, array in others.items():
+        if array is not None and len(array) != len(x):
+            raise DataError(f"{name}: {first} has {len(x)} rows but {label} has {len(array)}; they must match")

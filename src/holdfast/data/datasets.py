@@ -1,0 +1,178 @@
+"""The data sets by name, and `load`, which finds, fetches, checks and reads them, or a user's own file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from holdfast.data.dataset import Dataset, assemble
+from holdfast.data.files import SUFFIXES, read_npz, read_table
+from holdfast.data.idx import MNIST_MD5, find_idx, read_idx
+from holdfast.data.sources import RemoteFile, cache_dir, download
+from holdfast.types import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set the library knows: what it is, where it comes from, and how its files are found and read.
+
+    Attributes:
+        description: one line.
+        license: under which its publisher gives it.
+        homepage: the publisher's page.
+        read: reads a folder, `read(folder, seed)`.
+        find: whether a folder holds the files, `find(folder)`.
+        files: what `fetch` downloads; empty where nothing need (digits) or may (a login is asked) be downloaded.
+        wanted: what to put into the folder by hand; empty where there is nothing to get.
+    """
+
+    description: str
+    license: str
+    homepage: str
+    read: Callable[[Path, int], Dataset]
+    find: Callable[[Path], bool]
+    files: tuple[RemoteFile, ...] = ()
+    wanted: str = ""
+
+
+def load(
+    name_or_path: str | Path, *, data_dir: str | Path | None = None, seed: int = 0, fetch_missing: bool = True
+) -> Dataset:
+    """A data set by name, or from a path to a user's own file or folder.
+
+    Names are the keys of `DATASETS`. A path is an .npz, Parquet or CSV file (see `holdfast.data.files`), or a folder
+    with MNIST-style IDX files, the UCI HAR layout, or train.parquet and test.parquet.
+
+    Args:
+        name_or_path: "digits", "mnist", ... or a path.
+        data_dir: where a named data set's files are (the folder itself, or the folder above it); by default the
+            user's cache, into which missing files are downloaded.
+        seed: draws the test rows of data without a test set of its own; nothing else.
+        fetch_missing: download what is not in the cache; never into `data_dir`.
+
+    Raises:
+        ConfigError: an unknown name.
+        DataError: files missing (says which folder to put them in), damaged or unusable.
+
+    Example:
+        >>> load("digits").label_names[:3]
+        ('0', '1', '2')
+    """
+    name = str(name_or_path)
+    if name not in DATASETS:
+        return _load_path(Path(name_or_path), seed=seed)
+    source = DATASETS[name]
+    folder = locate(name, data_dir=data_dir, fetch_missing=fetch_missing) if source.wanted else Path()
+    return source.read(folder, seed)
+
+
+def locate(name: str, *, data_dir: str | Path | None = None, fetch_missing: bool = False) -> Path:
+    """The folder that holds a named data set's files.
+
+    Raises:
+        DataError: not there; says what to put where.
+    """
+    source = DATASETS[name]
+    if data_dir is not None:
+        root = Path(data_dir).expanduser()
+        for folder in (root, root / name):
+            if source.find(folder):
+                return folder
+        raise DataError(f"{name} is not in {root} (nor in {root / name}); put {source.wanted} there")
+    folder = cache_dir() / name
+    if not source.find(folder):
+        if not fetch_missing:
+            raise DataError(f"{name} is not in {folder}; run `holdfast data fetch {name}` or put {source.wanted} there")
+        fetch(name)
+    return folder
+
+
+def fetch(name: str) -> Path:
+    """Download a data set's official files into the cache, each checked before it counts; gives their folder.
+
+    Files that are there already are kept. An interrupted download leaves nothing behind.
+
+    Raises:
+        ConfigError: an unknown name.
+        DataError: no mirror could be reached, or the publisher offers no direct download.
+    """
+    if name not in DATASETS:
+        raise ConfigError(f"unknown data set {name!r}; it must be one of {', '.join(DATASETS)}")
+    source = DATASETS[name]
+    folder = cache_dir() / name
+    if not source.wanted or source.find(folder):
+        return folder
+    if not source.files:
+        raise DataError(
+            f"{name} cannot be downloaded without a login; get it from {source.homepage} and put {source.wanted} "
+            f"into {folder}"
+        )
+    for file in source.files:
+        if not (folder / file.name).exists():
+            download(file, folder)
+    return folder
+
+
+def _load_path(path: Path, *, seed: int) -> Dataset:
+    """A user's own file or folder."""
+    path = path.expanduser()
+    if path.is_dir():
+        if find_idx(path):
+            return read_idx(path, name=path.name, official=False)
+        if (path / "train.parquet").is_file() and (path / "test.parquet").is_file():
+            return read_table(path / "train.parquet", test=path / "test.parquet", seed=seed)
+        for source in DATASETS.values():
+            if source.wanted and source.find(path):
+                return source.read(path, seed)
+        raise DataError(
+            f"{path} is a folder in no known layout; it needs MNIST-style IDX files, train.parquet and test.parquet, "
+            "or the files of one of the named data sets"
+        )
+    if not path.is_file():
+        raise ConfigError(
+            f"{str(path)!r} is neither a data set ({', '.join(DATASETS)}) nor a file or folder that exists"
+        )
+    if path.suffix == ".npz":
+        return read_npz(path, seed=seed)
+    if path.name.endswith(SUFFIXES):
+        return read_table(path, seed=seed)
+    raise DataError(f"{path} is of no known kind; it must end in {', '.join(SUFFIXES)}")
+
+
+def _read_digits(folder: Path, seed: int) -> Dataset:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    return assemble("digits", bunch.images[:, None].astype(np.float32) / 16, bunch.target, seed=seed)
+
+
+MNIST_MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
+
+DATASETS: dict[str, Source] = {
+    "digits": Source(
+        description="1,797 handwritten digits of 8x8 pixels, part of scikit-learn: no download",
+        license="CC BY 4.0",
+        homepage="https://archive.ics.uci.edu/dataset/80",
+        read=_read_digits,
+        find=lambda folder: True,
+    ),
+    "mnist": Source(
+        description="70,000 handwritten digits of 28x28 pixels",
+        license="CC BY-SA 3.0",
+        homepage="https://yann.lecun.org/exdb/mnist/",
+        read=lambda folder, seed: read_idx(folder, name="mnist", official=True),
+        find=lambda folder: find_idx(folder) is not None,
+        files=tuple(
+            RemoteFile(f"{name}.gz", tuple(f"{mirror}{name}.gz" for mirror in MNIST_MIRRORS), md5, of_content=True)
+            for name, md5 in MNIST_MD5.items()
+        ),
+        wanted="train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte "
+        "(with or without .gz)",
+    ),
+}
