@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from holdfast.aggregation import kernels
+from holdfast.aggregation import columns as column_wise
 from holdfast.aggregation.stacking import Block, Rows, block_columns, is_tensor
 
 ORDINARY = (2.0**-40, 2.0**40)
@@ -77,7 +77,7 @@ class Screened:
         if self.bad.all():
             fresh[:] = 0 if self.reference is None else like(self.reference[where], fresh)
         elif self.bad.any():
-            fresh[~good] = kernels.median(fresh[good])
+            fresh[~good] = column_wise.median(fresh[good])
         return fresh
 
 

@@ -180,7 +180,7 @@ def _stack_array(updates: np.ndarray[Any, Any]) -> Stacked:
 
 
 def _stack_list(given: list[Any]) -> Stacked:
-    rows = [row if row is None or is_tensor(row) else _plain_row(row, i) for i, row in enumerate(given)]
+    rows: list[Any] = [row if row is None or is_tensor(row) else _plain_row(row, i) for i, row in enumerate(given)]
     present = [(i, row) for i, row in enumerate(rows) if row is not None]
     if not present:
         raise DataError(f"updates must hold at least one row, got {'an empty list' if not rows else 'only None'}")
