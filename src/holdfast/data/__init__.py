@@ -3,5 +3,6 @@
 from holdfast.data.dataset import Dataset
 from holdfast.data.datasets import DATASETS, Source, fetch, load
 from holdfast.data.partition import PARTITIONS, Partition, partition
+from holdfast.data.sources import cache_dir
 
-__all__ = ["DATASETS", "PARTITIONS", "Dataset", "Partition", "Source", "fetch", "load", "partition"]
+__all__ = ["DATASETS", "PARTITIONS", "Dataset", "Partition", "Source", "cache_dir", "fetch", "load", "partition"]
