@@ -211,12 +211,13 @@ def _kernel(n: int, lo: int, hi: int, around: bool, dtype: str) -> Callable[...,
     e.do("%i = phi i64 [ %begin, %entry ], [ %next, %loop ]")
     over = e.let(f"icmp sgt i64 %i, {last}")
     at = e.let(f"select i1 {over}, i64 {last}, i64 %i")
-    values = []
-    for k in range(n):
+
+    def value(k: int) -> str:
         pointer = e.at(e.row_pointer("%rows", k), at)
         e.prefetch(pointer, 512)
-        values.append(e.load(pointer))
-    ranked = e.network(reduction_network(n, lo, hi, around), values)
+        return e.load(pointer)
+
+    ranked = e.network(reduction_network(n, lo, hi, around), value)
     e.store(_emit_mean(e, ranked, lo, hi, around), e.at("%out", at))
     e.do(f"%next = add i64 %i, {e.lanes}")
     done = e.let("icmp sge i64 %next, %end")

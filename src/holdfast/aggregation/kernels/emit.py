@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -35,12 +35,15 @@ class Emitter:
         self.vector = f"<{lanes} x {self.scalar}>"
         self.wide = f"<{lanes} x double>"
         self.mask = f"<{lanes} x i1>"
+        self.integers = f"<{lanes} x i{8 * self.bytes}>"
+        self.block = ""
         self.lines: list[str] = []
         self._count = 0
 
     def label(self, name: str) -> None:
         """Start a basic block."""
         self.lines.append(f"{name}:")
+        self.block = name
 
     def do(self, text: str) -> None:
         """Emit an instruction without a result."""
@@ -114,21 +117,92 @@ class Emitter:
         """Double precision rounded to the function's type."""
         return a if self.scalar == "double" else self.let(f"fptrunc {self.wide} {a} to {self.vector}")
 
-    def network(self, net: Network, values: list[str]) -> list[str]:
-        """Send one value per wire through a network; returns the values by rank (unwanted ranks are garbage).
+    def network(self, net: Network, value: Callable[[int], str]) -> list[str]:
+        """Send `value(w)` for every wire w through a network; returns the values by rank (unwanted ranks: garbage).
 
+        A wire's value is asked for when the network first touches it, which keeps few registers busy.
         Compare-and-select in this form becomes one `min` or `max` instruction; LLVM's own minimum intrinsics
         would add instructions for NaN, which the screen has already removed.
         """
-        wires = list(values)
+        wires: dict[int, str] = {}
         for c in net.comparators:
+            for w in (c.low, c.high):
+                if w not in wires:
+                    wires[w] = value(w)
             a, b = wires[c.low], wires[c.high]
             mask = self.less(a, b)
             if c.keep_low:
                 wires[c.low] = self.select(mask, a, b)
             if c.keep_high:
                 wires[c.high] = self.select(mask, b, a)
+        if net.n == 1:
+            wires[0] = value(0)
         return [wires[w] for w in net.wire]
+
+    def loop(
+        self,
+        count: int | str,
+        body: Callable[[str, list[str]], list[str]],
+        initial: Sequence[tuple[str, str]] = (),
+    ) -> list[str]:
+        """A counted loop with `(type, value)` accumulators; `body(index, accumulators)` returns their next values.
+
+        The loop runs at least once. Returns the final accumulators.
+        """
+        self._count += 1
+        name = f"l{self._count}"
+        before = self.block
+        self.do(f"br label %{name}")
+        self.label(name)
+        head = len(self.lines)
+        accumulators = [f"%{name}a{i}" for i in range(len(initial))]
+        after = body(f"%{name}i", accumulators)
+        following = self.let(f"add i64 %{name}i, 1")
+        phis = [f"  %{name}i = phi i64 [ 0, %{before} ], [ {following}, %{self.block} ]"]
+        for accumulator, (kind, start), end in zip(accumulators, initial, after, strict=True):
+            phis.append(f"  {accumulator} = phi {kind} [ {start}, %{before} ], [ {end}, %{self.block} ]")
+        self.lines[head:head] = phis
+        more = self.let(f"icmp slt i64 {following}, {count}")
+        self.do(f"br i1 {more}, label %{name}, label %{name}x")
+        self.label(f"{name}x")
+        return after
+
+    def when(self, condition: str, body: Callable[[], None]) -> None:
+        """Run the code of `body` only if the scalar condition holds; it may not define values used later."""
+        self._count += 1
+        name = f"c{self._count}"
+        self.do(f"br i1 {condition}, label %{name}, label %{name}x")
+        self.label(name)
+        body()
+        self.do(f"br label %{name}x")
+        self.label(f"{name}x")
+
+    def any(self, mask: str) -> str:
+        """Scalar: whether the mask is set in any lane."""
+        bits = self.let(f"bitcast {self.mask} {mask} to i{self.lanes}")
+        return self.let(f"icmp ne i{self.lanes} {bits}, 0")
+
+    def count_where(self, mask: str, counter: str) -> str:
+        """`counter + 1` in the lanes where the mask is set; counters are integer vectors."""
+        kind = self.integers
+        one = "<" + ", ".join([f"i{8 * self.bytes} 1"] * self.lanes) + ">"
+        return self.select(mask, self.binary("add", counter, one, kind), counter, kind)
+
+    def as_float(self, counter: str) -> str:
+        """An integer vector as floating point."""
+        return self.let(f"sitofp {self.integers} {counter} to {self.vector}")
+
+    def sqrt(self, a: str) -> str:
+        """Square root per lane."""
+        name = f"@llvm.sqrt.v{self.lanes}f{8 * self.bytes}"
+        return self.let(f"call {self.vector} {name}({self.vector} {a})")
+
+    def multiply_add(self, a: str, b: str, c: str, kind: str | None = None) -> str:
+        """`a * b + c`, rounded once."""
+        wide = kind == self.wide
+        name = f"@llvm.fma.v{self.lanes}f{64 if wide else 8 * self.bytes}"
+        kind = kind or self.vector
+        return self.let(f"call {kind} {name}({kind} {a}, {kind} {b}, {kind} {c})")
 
     def row_pointer(self, rows: str, k: int) -> str:
         """Address of row k from the table of rows."""
@@ -142,12 +216,15 @@ class Emitter:
     def function(self, name: str, arguments: Iterable[str]) -> str:
         """The finished module text: `void name(arguments)` with the lines emitted so far as its body."""
         body = "\n".join(self.lines)
-        v, w = self.vector, 8 * self.bytes
+        v, w, wide = self.vector, 8 * self.bytes, self.wide
+        wide_fma = "" if v == wide else f"declare {wide} @llvm.fma.v{self.lanes}f64({wide}, {wide}, {wide})\n"
         return (
             "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)\n"
             f"declare {v} @llvm.fabs.v{self.lanes}f{w}({v})\n"
             f"declare {v} @llvm.sqrt.v{self.lanes}f{w}({v})\n"
-            f'define void @{name}({", ".join(arguments)}) "min-legal-vector-width"="512" "prefer-vector-width"="512" '
+            f"declare {v} @llvm.fma.v{self.lanes}f{w}({v}, {v}, {v})\n"
+            + wide_fma
+            + f'define void @{name}({", ".join(arguments)}) "min-legal-vector-width"="512" "prefer-vector-width"="512" '
             f"{{\n{body}\n}}\n"
         )
 
