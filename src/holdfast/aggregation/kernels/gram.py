@@ -30,7 +30,8 @@ def _block_gram(block: Floats) -> NDArray[np.float64]:
     scaled = np.ldexp(block, -exponent[:, None])
     with np.errstate(over="ignore"):
         product: NDArray[np.float64] = (scaled @ scaled.T).astype(np.float64)
-        return np.ldexp(product, exponent[:, None] + exponent[None, :])
+        result: NDArray[np.float64] = np.ldexp(product, exponent[:, None] + exponent[None, :])
+    return result
 
 
 def centered_gram(rows: Rows, center: Floats, *, block: int = BLOCK, threads: int | None = None) -> NDArray[np.float64]:

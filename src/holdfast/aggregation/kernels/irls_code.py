@@ -141,7 +141,8 @@ class _Pass1:
     def slope(self) -> str:
         """The repeated median of the slopes; fills `inner` with the median slope of each sorted position."""
         e, n = self.e, self.form.n
-        e.loop(n - 1, lambda k, _: [self.others.put(k, self.z.get(e.binary("add", k, "1", "i64")))] and [])
+        for k in range(n - 1):
+            self.others.put(k, self.z.get(k + 1))
 
         def one(i: str, _: list[str]) -> list[str]:
             here = self.z.get(i)
@@ -213,8 +214,7 @@ class _Pass1:
         e.loop(n, shift)
 
     def scale(self, med: str, slope: str | None, offset: str | None) -> str:
-        """Fill `size` with the absolute residuals; returns the largest deviation that keeps confidence 1, over
-        the root of one less the leverage."""
+        """Fill `size` with the absolute residuals; returns the largest one that keeps confidence 1 without leverage."""
         e, parameter = self.e, self.parameter
 
         def residual(k: str, _: list[str]) -> list[str]:
@@ -345,25 +345,26 @@ def correct_kernel(n: int, dtype: str, ties: str) -> Callable[..., None]:
     e = Emitter(dtype, emit.lanes(dtype))
     e.label("entry")
     changed = e.let(f"alloca {e.vector}, align 64")
+    values = Slots(e, n, False)
 
     def rank(k: str, mine: str) -> str:
-        def count(j: str, counters: list[str]) -> list[str]:
-            theirs = e.load(e.at(e.let(f"load ptr, ptr {e.at('%rows', j, 'ptr')}, align 8"), "%i"))
-            below, upto = e.less(theirs, mine), e.less(theirs, mine, "ole")
+        below, upto = "zeroinitializer", "zeroinitializer"
+        for j in range(n):
+            theirs = values.get(j)
+            smaller, not_larger = e.less(theirs, mine), e.less(theirs, mine, "ole")
             if ties == "average":
-                return [e.count_where(upto, e.count_where(below, counters[0]))]
-            earlier = e.let(f"icmp slt i64 {j}, {k}")
-            return [e.count_where(e.let(f"select i1 {earlier}, {e.mask} {upto}, {e.mask} {below}"), counters[0])]
-
-        total = e.as_float(e.loop(n, count, [(e.integers, "zeroinitializer")])[0])
+                below, upto = e.count_where(smaller, below), e.count_where(not_larger, upto)
+            else:  # equal values rank in the order of the clients
+                earlier = e.let(f"icmp slt i64 {j}, {k}")
+                counted = e.let(f"select i1 {earlier}, {e.mask} {not_larger}, {e.mask} {smaller}")
+                below = e.count_where(counted, below)
         if ties == "average":  # (smaller + not larger - 1) / 2 - (n - 1) / 2
+            total = e.as_float(e.binary("add", below, upto, e.integers))
             return e.multiply_add(total, e.constant(0.5), e.constant(-n / 2))
-        return e.binary("fadd", total, e.constant(-(n - 1) / 2))
+        return e.binary("fadd", e.as_float(below), e.constant(-(n - 1) / 2))
 
     def client(k: str, total: list[str]) -> list[str]:
-        pointer = e.at(e.let(f"load ptr, ptr {e.at('%rows', k, 'ptr')}, align 8"), "%i")
-        e.prefetch(pointer, 512)
-        mine = e.load(pointer)
+        mine = values.get(k)
         bits = e.let(f"load i16, ptr {e.at('%masks_here', k, 'i16')}, align 2")
         e.do(f"store {e.vector} {mine}, ptr {changed}, align 64")
 
@@ -382,6 +383,14 @@ def correct_kernel(n: int, dtype: str, ties: str) -> Callable[..., None]:
     def register(block: str, _: list[str]) -> list[str]:
         e.lines.append(f"  %i = mul i64 {block}, {e.lanes}")
         e.lines.append(f"  %masks_here = getelementptr i16, ptr %masks, i64 {e.binary('mul', block, str(n), 'i64')}")
+
+        def read(k: str, _: list[str]) -> list[str]:
+            pointer = e.at(e.let(f"load ptr, ptr {e.at('%rows', k, 'ptr')}, align 8"), "%i")
+            e.prefetch(pointer, 512)
+            values.put(k, e.load(pointer))
+            return []
+
+        e.loop(n, read)
         total = e.loop(n, client, [(e.wide, e.constant(0.0, "double"))])[0]
         e.store(e.narrow(total), e.at("%out", "%i"))
         return []
