@@ -138,3 +138,7 @@ def test_krum_partial_knowledge_needs_no_honest_row():
     lam, signs = np.abs(upload[0]), np.sign(own.mean(axis=0))
     np.testing.assert_allclose(upload[0], -lam * signs)
     assert lam[0] > 1e-3
+
+
+def test_krum_gives_ties_to_the_honest_rows():
+    assert UPAKrum().trace(np.zeros((6, 3)), np.zeros(3), 2)[-1][1] == 0
