@@ -6,44 +6,30 @@ Weights and matrices over clients are small float64 arrays everywhere; only the 
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from holdfast.aggregation.kernels import coordinate
-from holdfast.aggregation.kernels import gram as gram_kernels
+from holdfast.aggregation import kernels
 from holdfast.aggregation.stacking import Block, is_tensor
 
-
-def median(block: Block) -> Block:
-    """Coordinate-wise median, `[c]`; the mean of the two middle values for even n."""
-    return _coordinate(block).median(block)
-
-
-def trimmed_mean(block: Block, f: int) -> Block:
-    """Coordinate-wise mean without the f smallest and f largest values, `[c]`."""
-    return _coordinate(block).trimmed_mean(block, f)
+median = kernels.median
+trimmed_mean = kernels.trimmed_mean
+order_statistics_mean = kernels.order_statistics_mean
 
 
 def mean_around_median(block: Block, f: int) -> Block:
-    """Coordinate-wise mean of the n - f values closest to the median, `[c]`."""
-    return _coordinate(block).mean_around_median(block, f)
-
-
-def order_statistics_mean(block: Block, lo: int, hi: int) -> Block:
-    """Coordinate-wise mean of the sorted values lo .. hi-1, `[c]`."""
-    return _coordinate(block).order_statistics_mean(block, lo, hi)
+    """Coordinate-wise mean of the n - f values closest to the median, `[c]`; any f < n."""
+    if 2 * f <= len(block):
+        return kernels.mean_around_median(block, f)
+    return _few_around_median(block, len(block) - f)
 
 
 def gram(block: Block, center: Block) -> np.ndarray[Any, Any]:
     """Inner products of the rows about a center, float64 `[n, n]`."""
-    if is_tensor(block):
-        from holdfast.aggregation.kernels import tensors
-
-        on_host: np.ndarray[Any, Any] = tensors.centered_gram(block, center).cpu().numpy()
-        return on_host
-    return gram_kernels.centered_gram(block, center)
+    product = kernels.centered_gram(block, center)
+    result: np.ndarray[Any, Any] = product.cpu().numpy() if is_tensor(product) else product
+    return result
 
 
 def weighted_sum(block: Block, weights: np.ndarray[Any, Any]) -> Block:
@@ -51,10 +37,8 @@ def weighted_sum(block: Block, weights: np.ndarray[Any, Any]) -> Block:
     if is_tensor(block):
         import torch
 
-        from holdfast.aggregation.kernels import tensors
-
-        return tensors.weighted_sum(block, torch.from_numpy(weights).to(block.device))
-    return gram_kernels.weighted_sum(block, weights)
+        return kernels.weighted_sum(block, torch.from_numpy(weights).to(block.device))
+    return kernels.weighted_sum(block, weights)
 
 
 def mix(matrix: np.ndarray[Any, Any], block: Block) -> Block:
@@ -81,9 +65,20 @@ def kept_shares(block: Block, lo: Block, hi: Block) -> np.ndarray[Any, Any]:
     return summed
 
 
-def _coordinate(block: Block) -> ModuleType:
-    if not is_tensor(block):
-        return coordinate
-    from holdfast.aggregation.kernels import tensors
+def _few_around_median(block: Block, kept: int) -> Block:
+    """The same where fewer than half of the values are kept, which the kernels do not do.
 
-    return tensors
+    The values kept are neighbors in sorted order. Starting from the smallest ones, a value is exchanged for the one
+    `kept` ranks above it as long as that one is closer to the median.
+    """
+    ranked = kernels.column_sort(block)
+    ranked = ranked.double() if is_tensor(ranked) else ranked.astype(np.float64)
+    n = len(block)
+    center = 0.5 * (ranked[(n - 1) // 2] + ranked[n // 2])
+    terms = [ranked[rank] for rank in range(kept)]
+    for rank in range(n - kept):
+        closer = ranked[rank + kept] - center < center - ranked[rank]
+        old, new = terms[rank % kept], ranked[rank + kept]
+        terms[rank % kept] = new.where(closer, old) if is_tensor(block) else np.where(closer, new, old)
+    mean = sum(terms[1:], terms[0]) / kept
+    return mean.to(block.dtype) if is_tensor(block) else mean.astype(block.dtype)

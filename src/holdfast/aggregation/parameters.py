@@ -49,3 +49,10 @@ def check_rule(rule: Any, name: str = "rule") -> None:
     value = getattr(rule, name)
     if not (hasattr(value, "plan") and hasattr(value, "min_clients")) or isinstance(value, type):
         raise ConfigError(f"{type(rule).__name__}: {name} must be a rule such as Median(), got {value!r}")
+
+
+def check_flag(rule: Any, name: str) -> None:
+    """The field must be True or False."""
+    value = getattr(rule, name)
+    if not isinstance(value, bool):
+        raise ConfigError(f"{type(rule).__name__}: {name} must be True or False, got {value!r}")

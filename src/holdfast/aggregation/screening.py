@@ -138,7 +138,7 @@ def _norms(rows: Rows) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     finite = np.ones(rows.n, dtype=bool)
     for _, block in rows.blocks():
         with np.errstate(all="ignore"):
-            sums = _square_sums(block)
+            sums = square_sums(block)
             for i in np.flatnonzero(~np.isfinite(sums)):
                 values = block[int(i)].double().cpu().numpy() if is_tensor(block) else block[i].astype(np.float64)
                 finite[i] &= bool(np.isfinite(values).all())
@@ -147,7 +147,8 @@ def _norms(rows: Rows) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     return squares, finite
 
 
-def _square_sums(block: Block) -> np.ndarray[Any, Any]:
+def square_sums(block: Block) -> np.ndarray[Any, Any]:
+    """The squared norm of every row of a block, `[n]`, summed in the block's own precision."""
     if is_tensor(block):
         sums: np.ndarray[Any, Any] = (block * block).sum(dim=1).double().cpu().numpy()
         return sums
