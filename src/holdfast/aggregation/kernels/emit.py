@@ -8,6 +8,7 @@ numba; where it is missing or fails, `available()` is False and the callers use 
 from __future__ import annotations
 
 import ctypes
+import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
@@ -185,8 +186,7 @@ class Emitter:
     def count_where(self, mask: str, counter: str) -> str:
         """`counter + 1` in the lanes where the mask is set; counters are integer vectors."""
         kind = self.integers
-        one = "<" + ", ".join([f"i{8 * self.bytes} 1"] * self.lanes) + ">"
-        return self.select(mask, self.binary("add", counter, one, kind), counter, kind)
+        return self.select(mask, self.binary("add", counter, self._integer(1), kind), counter, kind)
 
     def as_float(self, counter: str) -> str:
         """An integer vector as floating point."""
@@ -196,6 +196,23 @@ class Emitter:
         """Square root per lane."""
         name = f"@llvm.sqrt.v{self.lanes}f{8 * self.bytes}"
         return self.let(f"call {self.vector} {name}({self.vector} {a})")
+
+    def exp(self, a: str) -> str:
+        """Exponential of numbers that are not positive: 2 to a whole number times a short series, never subnormal."""
+        bits, mantissa, bias, terms = (32, 23, 127, 7) if self.bytes == 4 else (64, 52, 1023, 13)
+        power = self.maximum(self.binary("fmul", a, self.constant(1 / math.log(2))), self.constant(1.0 - bias))
+        whole = self.let(f"call {self.vector} @llvm.rint.v{self.lanes}f{bits}({self.vector} {power})")
+        part = self.binary("fsub", power, whole)
+        series = self.constant(math.log(2) ** terms / math.factorial(terms))
+        for term in reversed(range(terms)):
+            series = self.multiply_add(series, part, self.constant(math.log(2) ** term / math.factorial(term)))
+        exponent = self.let(f"fptosi {self.vector} {whole} to {self.integers}")
+        biased = self.binary("add", exponent, self._integer(bias), self.integers)
+        shifted = self.binary("shl", biased, self._integer(mantissa), self.integers)
+        return self.binary("fmul", series, self.let(f"bitcast {self.integers} {shifted} to {self.vector}"))
+
+    def _integer(self, value: int) -> str:
+        return "<" + ", ".join([f"i{8 * self.bytes} {value}"] * self.lanes) + ">"
 
     def multiply_add(self, a: str, b: str, c: str, kind: str | None = None) -> str:
         """`a * b + c`, rounded once."""
@@ -222,6 +239,7 @@ class Emitter:
             "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)\n"
             f"declare {v} @llvm.fabs.v{self.lanes}f{w}({v})\n"
             f"declare {v} @llvm.sqrt.v{self.lanes}f{w}({v})\n"
+            f"declare {v} @llvm.rint.v{self.lanes}f{w}({v})\n"
             f"declare {v} @llvm.fma.v{self.lanes}f{w}({v}, {v}, {v})\n"
             + wide_fma
             + f'define void @{name}({", ".join(arguments)}) "min-legal-vector-width"="512" "prefer-vector-width"="512" '

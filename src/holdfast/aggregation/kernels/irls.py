@@ -1,7 +1,7 @@
 """Residual reweighting block by block: `fit_block` on every block, `shares` once, `correct_block` on every block.
 
-Arrays in main memory go through the compiled passes (`irls_code.py`); tensors on a device, and the few options that
-are not compiled (Theil-Sen lines, Gaussian weighting), through `residuals.py`. Nothing larger than a block is kept
+Arrays in main memory go through the compiled passes (`irls_code.py`); tensors on a device, and what is not compiled
+(Theil-Sen lines through many clients), through `residuals.py`. Nothing larger than a block is kept
 but what the caller keeps: a `Fit` holds two numbers and n bits per coordinate, so that the second pass need not
 repeat the first.
 """
@@ -11,18 +11,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.aggregation.kernels import emit, residuals
-from holdfast.aggregation.kernels.coordinate import Floats, row_list
+from holdfast.aggregation.kernels import emit
+from holdfast.aggregation.kernels.coordinate import Floats, median, row_list
 from holdfast.aggregation.kernels.gram import weighted_sum
 from holdfast.aggregation.kernels.irls_code import Form, correct_kernel, fit_kernel
 from holdfast.aggregation.kernels.networks import MAX_NETWORK
+from holdfast.aggregation.kernels.options import Options
 from holdfast.aggregation.kernels.parallel import for_chunks
-from holdfast.aggregation.kernels.residuals import Options
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,10 @@ class Fit:
 
 
 def compiled(n: int, o: Options) -> bool:
-    """Whether the compiled passes serve these options."""
-    return 3 <= n <= MAX_NETWORK and o.weighting == "huber" and o.line != "theil-sen" and emit.available()
+    """Whether the compiled passes serve these options: all but Theil-Sen lines through many clients."""
+    if o.line == "theil-sen" and (n * (n - 1) // 2 > MAX_NETWORK or o.intercept == "direct"):
+        return False
+    return 3 <= n <= MAX_NETWORK and emit.available()
 
 
 def shares(weights: NDArray[np.float64], power: float) -> NDArray[np.float64]:
@@ -69,15 +72,13 @@ def shares(weights: NDArray[np.float64], power: float) -> NDArray[np.float64]:
 def fit_block(rows: Any, o: Options, *, threads: int | None = None) -> Fit:
     """First pass over a block: an array `[n, b]`, a sequence of n rows, or a tensor `[n, b]` on any device."""
     if _on_device(rows):
-        weights, rejected = residuals.fit(rows, o)
+        weights, rejected = _general().fit(rows, o)
         return Fit(weights.cpu().numpy(), rejected.cpu().numpy())
     rows = row_list(rows)
-    n, columns = len(rows), len(rows[0])
+    n = len(rows)
     if compiled(n, o):
         return _fit_compiled(rows, o, threads)
-    import torch
-
-    weights, rejected = residuals.fit(torch.from_numpy(np.array(rows).reshape(n, columns)), o)
+    weights, rejected = _general().fit(_as_tensor(rows), o)
     return Fit(weights.numpy(), rejected.numpy())
 
 
@@ -88,9 +89,9 @@ def correct_block(
     if _on_device(rows):
         import torch
 
-        return residuals.correct(rows, torch.from_numpy(share).to(rows.device), o)
+        return _general().correct(rows, torch.from_numpy(share).to(rows.device), o)
     rows = row_list(rows)
-    n, columns = len(rows), len(rows[0])
+    n = len(rows)
     if n <= 2:
         return weighted_sum(rows, share, threads=threads)
     if compiled(n, o):
@@ -99,7 +100,34 @@ def correct_block(
         return _correct_compiled(rows, share, o, lines, threads)
     import torch
 
-    return residuals.correct(torch.from_numpy(np.array(rows).reshape(n, columns)), torch.from_numpy(share), o).numpy()
+    return _general().correct(_as_tensor(rows), torch.from_numpy(share), o).numpy()
+
+
+def line_block(rows: Any, o: Options, *, threads: int | None = None) -> Any:
+    """The height of every coordinate's line at the middle rank, `[b]`: a plain robust estimate of its center."""
+    if _on_device(rows):
+        return _general().height(rows, o)
+    rows = row_list(rows)
+    if len(rows) <= 2 or o.line == "median" or o.intercept == "midrank":
+        return median(rows, threads=threads)
+    if compiled(len(rows), o):
+        lines = _fit_compiled(rows, o, threads).lines
+        assert lines is not None
+        return lines.center[: len(rows[0])]
+    return _general().height(_as_tensor(rows), o).numpy()
+
+
+def _general() -> ModuleType:
+    """The torch form, imported when first needed."""
+    from holdfast.aggregation.kernels import residuals
+
+    return residuals
+
+
+def _as_tensor(rows: list[Floats]) -> Any:
+    import torch
+
+    return torch.from_numpy(np.array(rows).reshape(len(rows), len(rows[0])))
 
 
 def _on_device(rows: Any) -> bool:
@@ -153,14 +181,13 @@ class _Registers:
 def _fit_compiled(rows: list[Floats], o: Options, threads: int | None) -> Fit:
     n, dtype = len(rows), rows[0].dtype
     kernel = fit_kernel(
-        Form(n, dtype.name, o.line, o.ties, o.rank_base, o.intercept, o.drop_smallest, o.leverage, o.keep_equal,
-             o.zero_rejected, o.std_before)
+        Form(n, dtype.name, o.line, o.weighting, o.ties, o.rank_base, o.intercept, o.drop_smallest, o.leverage,
+             o.keep_equal, o.zero_rejected, o.std_before)
     )  # fmt: skip
     registers = _Registers(rows)
     lanes, chunk = registers.lanes, _chunk(n)
-    parameters = np.array(
-        [o.gamma * (1 + 5 / (n - 1)), o.floor_abs, o.floor_rel, o.lam * math.sqrt(2 / n), o.delta], dtype
-    )
+    bend = o.lam * math.sqrt(2 / n) if o.weighting == "huber" else o.lam
+    parameters = np.array([o.gamma * (1 + 5 / (n - 1)), o.floor_abs, o.floor_rel, bend, o.delta], dtype)
     reciprocals = _reciprocals(n, dtype.name)
     lines = Lines(
         np.empty(registers.padded, dtype),

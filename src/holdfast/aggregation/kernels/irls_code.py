@@ -16,6 +16,7 @@ import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import combinations
 
 from holdfast.aggregation.kernels import emit
 from holdfast.aggregation.kernels.emit import Emitter
@@ -25,7 +26,7 @@ UNROLL = 16
 """Up to this many clients, loops over clients are written out and their values stay in registers."""
 
 PARAMETERS = ("tau_factor", "floor_abs", "floor_rel", "bend", "delta")
-"""Run-time parameters of pass 1: gamma (1 + 5/(n-1)), the two floors, lam sqrt(2/n), delta."""
+"""Run-time parameters of pass 1: gamma (1 + 5/(n-1)), the two floors, lam sqrt(2/n) (Gaussian: lam), delta."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Form:
     n: int
     dtype: str
     line: str
+    weighting: str
     ties: str
     rank_base: int
     intercept: str
@@ -159,6 +161,17 @@ class _Pass1:
         e.loop(n, one)
         return self.median_of(self.inner.get, n)
 
+    def pairwise_slope(self) -> str:
+        """The Theil-Sen slope: one selection over all pairs."""
+        e = self.e
+        pairs = list(combinations(range(self.form.n), 2))
+
+        def of(w: int) -> str:
+            i, j = pairs[w]
+            return e.binary("fmul", e.binary("fsub", self.z.get(j), self.z.get(i)), e.constant(1 / (j - i)))
+
+        return self.median_of(of, len(pairs))
+
     def offset(self, slope: str) -> str | None:
         """Height of the line over the median at the middle rank; None where it is zero by definition."""
         e, form = self.e, self.form
@@ -214,7 +227,7 @@ class _Pass1:
         e.loop(n, shift)
 
     def scale(self, med: str, slope: str | None, offset: str | None) -> str:
-        """Fill `size` with the absolute residuals; returns the largest one that keeps confidence 1 without leverage."""
+        """Fill `size` with the absolute residuals; returns their scale tau."""
         e, parameter = self.e, self.parameter
 
         def residual(k: str, _: list[str]) -> list[str]:
@@ -231,8 +244,7 @@ class _Pass1:
             lambda k: self.size.get(k if not self.unrolled else str(k)), self.form.n, self.form.drop_smallest
         )
         floor = e.multiply_add(e.absolute(med), parameter["floor_rel"], parameter["floor_abs"])
-        tau = e.binary("fadd", e.binary("fmul", m, parameter["tau_factor"]), floor)
-        return e.binary("fmul", tau, parameter["bend"])
+        return e.binary("fadd", e.binary("fmul", m, parameter["tau_factor"]), floor)
 
     def reach(self, k: str) -> str:
         """Root of one less the leverage of client k, a function of its rank."""
@@ -247,15 +259,21 @@ class _Pass1:
             rest = e.multiply_add(e.binary("fmul", x, x), e.constant(-1.0 / squares), e.constant(1.0))
         return e.sqrt(e.maximum(rest, e.constant(0.0)))
 
-    def confidence(self, bound: str) -> str:
+    def confidence(self, tau: str) -> str:
         """Fill `weight`, record rejections; returns the sum of the weights that the importance is computed from."""
         e, form = self.e, self.form
         one, zero = e.constant(1.0), e.constant(0.0)
+        bound = e.binary("fmul", tau, self.parameter["bend"])
 
         def weigh(k: str, total: list[str]) -> list[str]:
             size = self.size.get(k)
-            limit = e.binary("fmul", bound, self.reach(k))
-            w = e.select(e.less(size, limit, "ole"), one, e.binary("fdiv", limit, size))
+            if form.weighting == "gaussian":
+                t = e.binary("fdiv", size, bound)
+                bell = e.exp(e.binary("fmul", e.binary("fmul", t, t), e.constant(-0.5)))
+                w = e.select(e.less(size, zero, "oeq"), one, bell)
+            else:
+                limit = e.binary("fmul", bound, self.reach(k))
+                w = e.select(e.less(size, limit, "ole"), one, e.binary("fdiv", limit, size))
             rejected = e.less(w, self.parameter["delta"], "olt" if form.keep_equal else "ole")
             self.record(k, rejected)
             corrected = e.select(rejected, zero, w) if form.zero_rejected else w
@@ -318,11 +336,12 @@ def fit_kernel(form: Form) -> Callable[..., None]:
             f"  %masks_here = getelementptr i16, ptr %masks, i64 {e.binary('mul', block, str(form.n), 'i64')}"
         )
         med, tied = p.sort()
-        slope = p.slope() if form.line == "repeated-median" else None
+        slope = None
+        if form.line != "median":
+            slope = p.slope() if form.line == "repeated-median" else p.pairwise_slope()
         offset = p.offset(slope) if slope is not None else None
         p.ranks(tied)
-        bound = p.scale(med, slope, offset)
-        p.accumulate(p.confidence(bound))
+        p.accumulate(p.confidence(p.scale(med, slope, offset)))
         e.store(med if offset is None else e.binary("fadd", med, offset), e.at("%center", "%i"))
         e.store(slope or e.constant(0.0), e.at("%slope", "%i"))
         return []

@@ -8,38 +8,17 @@ threshold, W model weight.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from holdfast.aggregation.kernels.networks import middle_ranks
+from holdfast.aggregation.kernels.options import Options
 
 SLOPES = 1 << 22
 """Slopes held at once: bounds the memory of a tile."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """The published hyper-parameters and every point where the sources differ; see `ResidualReweighting`."""
-
-    lam: float = 2.0
-    delta: float = 0.1
-    gamma: float = 1.4826
-    line: str = "repeated-median"
-    weighting: str = "huber"
-    intercept: str = "midrank"
-    ties: str = "average"
-    rank_base: int = 0
-    leverage: str = "two-column"
-    drop_smallest: int = 1
-    keep_equal: bool = True
-    zero_rejected: bool = False
-    std_before: bool = True
-    power: float = 2.0
-    floor_abs: float = 0.0
-    floor_rel: float = 0.0
 
 
 class Lines(NamedTuple):
@@ -67,11 +46,14 @@ class Confidence(NamedTuple):
     tau: Tensor
 
 
-def middle(values: Tensor, dim: int = -2) -> Tensor:
-    """Median along a dimension, the mean of the two middle values for an even count."""
-    lo, hi = middle_ranks(values.shape[dim])
-    ranked = values.sort(dim=dim).values
-    return (ranked.select(dim, lo) + ranked.select(dim, hi - 1)) / 2
+def middle(values: Tensor) -> Tensor:
+    """Median along the second to last dimension, the mean of the two middle values for an even count."""
+    lo, hi = middle_ranks(values.shape[-2])
+    if values.device.type == "cpu":  # NumPy selects with vector instructions where torch sorts
+        ranked = torch.from_numpy(np.partition(values.mT.contiguous().numpy(), (lo, hi - 1), axis=-1)).mT
+    else:
+        ranked = values.sort(dim=-2).values
+    return (ranked[..., lo, :] + ranked[..., hi - 1, :]) / 2
 
 
 def line(ranked: Tensor, o: Options) -> Lines:
@@ -166,4 +148,11 @@ def correct(y: Tensor, shares: Tensor, o: Options) -> Tensor:
         values = tile.double()
         corrected = confidence(values, o).corrected if y.shape[-2] > 2 else values
         parts.append((shares.unsqueeze(-1) * corrected).sum(-2).to(y.dtype))
+    return torch.cat(parts, dim=-1) if parts else y.new_empty((*y.shape[:-2], 0))
+
+
+def height(y: Tensor, o: Options) -> Tensor:
+    """The line's height at the middle rank: `[..., b]` of the block's dtype."""
+    tiles = torch.split(y.detach(), tile_columns(y.shape[-2], y[..., 0, 0].numel()), dim=-1)
+    parts = [line(tile.double().sort(dim=-2).values, o).center.to(y.dtype) for tile in tiles]
     return torch.cat(parts, dim=-1) if parts else y.new_empty((*y.shape[:-2], 0))

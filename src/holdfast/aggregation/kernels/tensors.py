@@ -79,6 +79,11 @@ def _around(ranked: Tensor, f: int) -> Tensor:
     return torch.cat([torch.where(up, high, low), ranked[..., f : n - f, :]], dim=-2)
 
 
+def column_sort(x: Tensor) -> Tensor:
+    """The values of every coordinate in ascending order: `[..., n, d]`."""
+    return x.sort(dim=-2).values
+
+
 def centered_gram(x: Tensor, center: Tensor, *, block: int = gram.BLOCK) -> Tensor:
     """Inner products of the rows after subtracting `center` `[..., d]`: float64 `[..., n, n]`."""
     if _on_host(x) and x.dim() == 2:
