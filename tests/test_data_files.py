@@ -148,7 +148,7 @@ def test_npz_with_its_own_test_set_keeps_it_and_puts_new_users_last(tmp_path):
         ({"x": np.zeros(9), "y": np.zeros(9, int)}, "at least one row and one feature"),
         ({"x": np.zeros((0, 3)), "y": np.zeros(0, int)}, "at least one row and one feature"),
         ({"x": np.zeros((9, 2), "<U3"), "y": np.zeros(9, int)}, "not numbers"),
-        ({"x": np.eye(3), "y": np.zeros(3, int)}, "too few to hold a quarter back"),
+        ({"x": np.eye(3), "y": np.zeros(3, int)}, "too few to hold some back"),
         ({"x": np.eye(9), "y": np.zeros(9, int), "x_test": np.eye(9)}, "one of x_test and y_test"),
         ({"x": np.eye(9), "y": np.zeros(9, int), "x_test": np.eye(8), "y_test": np.zeros(8, int)}, "rows of x_test"),
         ({"x": np.eye(9), "y": np.array([object()] * 9)}, "Python objects are never loaded"),

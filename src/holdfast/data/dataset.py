@@ -93,11 +93,13 @@ def assemble(
     users_test: ArrayLike | None = None,
     label_names: Sequence[str] | None = None,
     feature_names: Sequence[str] = (),
+    test_share: float = TEST_SHARE,
+    tokens: bool = False,
 ) -> Dataset:
     """Check rows as a source gave them and make a `Dataset` of them.
 
-    Without `x_test`, a quarter of the rows is held back: of each user's rows where there are users, of each label's
-    rows otherwise, drawn from `seed`. A user or label with fewer than four rows keeps them all for training.
+    Without `x_test`, a share of the rows is held back: of each user's rows where there are users, of each label's
+    rows otherwise, drawn from `seed` and rounded down, so that everyone keeps a row for training.
 
     Args:
         name: what error messages and results call the data.
@@ -110,26 +112,28 @@ def assemble(
         users_test: `[T]`, or None.
         label_names: L names in label order; labels in `y` then may leave some out.
         feature_names: names of x's columns, for error messages and attacks on named features.
+        test_share: share of rows held back where the source has no test rows.
+        tokens: x holds token ids, kept as int32.
 
     Raises:
         DataError: rows that do not match, NaN or infinity, labels that are not 0..L-1, nothing to train on.
     """
     if (x_test is None) != (y_test is None):
         raise DataError(f"{name} has one of x_test and y_test but not the other; give both or neither")
-    x = as_features(name, x, feature_names)
+    x = as_features(name, x, feature_names, tokens=tokens)
     y, names = as_labels(name, y, label_names, y_test)
     codes, codes_test, user_names = as_users(name, users, users_test)
     _same_length(name, "x", x, y=y, client=codes)
     if x_test is not None and y_test is not None:
-        x_test = as_features(f"{name} (test)", x_test, feature_names)
+        x_test = as_features(f"{name} (test)", x_test, feature_names, tokens=tokens)
         y_test, _ = as_labels(name, y_test, names, None)
         _same_length(name, "x_test", x_test, y_test=y_test, client_test=codes_test)
         if x_test.shape[1:] != x.shape[1:]:
             raise DataError(f"{name}: rows of x_test have shape {x_test.shape[1:]}, those of x {x.shape[1:]}")
     else:
-        keep, held = split_rows(y if codes is None else codes, seed=seed)
+        keep, held = split_rows(y if codes is None else codes, seed=seed, share=test_share)
         if len(held) == 0:
-            raise DataError(f"{name} has {len(y)} rows, too few to hold a quarter back; give x_test and y_test")
+            raise DataError(f"{name} has {len(y)} rows, too few to hold some back; give x_test and y_test")
         x, x_test, y, y_test = x[keep], x[held], y[keep], y[held]
         codes, codes_test = (None, None) if codes is None else (codes[keep], codes[held])
     return Dataset(
@@ -148,8 +152,8 @@ def assemble(
     )
 
 
-def split_rows(groups: Array, *, seed: int) -> tuple[Array, Array]:
-    """Row numbers to train on and to test on: a quarter of each group, rounded down, is held back.
+def split_rows(groups: Array, *, seed: int, share: float = TEST_SHARE) -> tuple[Array, Array]:
+    """Row numbers to train on and to test on: a share of each group, rounded down, is held back.
 
     Each group (a user, or a label) draws from its own stream, so what one user adds changes nobody else's split.
 
@@ -158,25 +162,26 @@ def split_rows(groups: Array, *, seed: int) -> tuple[Array, Array]:
         >>> len(train), len(test)
         (10, 3)
     """
+    found, sizes = np.unique(groups, return_counts=True)
+    ordered = np.split(np.argsort(groups, kind="stable"), np.cumsum(sizes)[:-1])
     held: list[Array] = []
-    for group in np.unique(groups):
-        rows = np.flatnonzero(groups == group)
+    for group, rows in zip(found, ordered, strict=True):
         order = np.random.default_rng([seed, 0x5917, int(group)]).permutation(len(rows))
-        held.append(rows[order[: int(len(rows) * TEST_SHARE)]])
+        held.append(rows[order[: int(len(rows) * share)]])
     is_held = np.zeros(len(groups), dtype=bool)
     is_held[np.concatenate(held)] = True
     return np.flatnonzero(~is_held), np.flatnonzero(is_held)
 
 
-def as_features(name: str, x: ArrayLike, feature_names: Sequence[str] = ()) -> Array:
+def as_features(name: str, x: ArrayLike, feature_names: Sequence[str] = (), *, tokens: bool = False) -> Array:
     """Rows as float32 (token ids as int32), finite, images with their channels first."""
     array = np.asarray(x)
     if array.dtype.kind not in "fiub":
         raise DataError(f"{name}: x has dtype {array.dtype}, which is not numbers; encode names as numbers first")
     if array.ndim < 2 or array.shape[0] == 0 or 0 in array.shape:
         raise DataError(f"{name}: x has shape {array.shape}; at least one row and one feature per row are needed")
-    if array.dtype == np.int32:
-        return array
+    if tokens:
+        return np.ascontiguousarray(array, dtype=np.int32)
     if array.dtype == np.uint8:
         array = _channels_first(array) / np.float32(255)
     with np.errstate(over="ignore"):

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from holdfast.data import cifar, har, loan, reviews
 from holdfast.data.dataset import Dataset, assemble
-from holdfast.data.files import SUFFIXES, read_npz, read_table
+from holdfast.data.files import SUFFIXES, find_parquet, read_npz, read_table
 from holdfast.data.idx import MNIST_MD5, find_idx, read_idx
 from holdfast.data.sources import RemoteFile, cache_dir, download
 from holdfast.types import ConfigError, DataError
@@ -112,7 +113,7 @@ def fetch(name: str) -> Path:
         )
     for file in source.files:
         if not (folder / file.name).exists():
-            download(file, folder)
+            download(file, folder, wanted=source.wanted)
     return folder
 
 
@@ -122,8 +123,9 @@ def _load_path(path: Path, *, seed: int) -> Dataset:
     if path.is_dir():
         if find_idx(path):
             return read_idx(path, name=path.name, official=False)
-        if (path / "train.parquet").is_file() and (path / "test.parquet").is_file():
-            return read_table(path / "train.parquet", test=path / "test.parquet", seed=seed)
+        tables = find_parquet(path)
+        if tables:
+            return read_table(tables[0], test=tables[1], seed=seed)
         for source in DATASETS.values():
             if source.wanted and source.find(path):
                 return source.read(path, seed)
@@ -137,9 +139,11 @@ def _load_path(path: Path, *, seed: int) -> Dataset:
         )
     if path.suffix == ".npz":
         return read_npz(path, seed=seed)
+    if path.name.endswith((".json", ".json.gz")):
+        return reviews.read_reviews(path, seed=seed)
     if path.name.endswith(SUFFIXES):
         return read_table(path, seed=seed)
-    raise DataError(f"{path} is of no known kind; it must end in {', '.join(SUFFIXES)}")
+    raise DataError(f"{path} is of no known kind; it must end in {', '.join(SUFFIXES)}, .json or .json.gz")
 
 
 def _read_digits(folder: Path, seed: int) -> Dataset:
@@ -174,5 +178,50 @@ DATASETS: dict[str, Source] = {
         ),
         wanted="train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte "
         "(with or without .gz)",
+    ),
+    "har": Source(
+        description="10,299 windows of phone sensors, 561 features, 6 activities of 30 people (each a client)",
+        license="free with citation, no commercial use",
+        homepage="https://archive.ics.uci.edu/dataset/240",
+        read=lambda folder, seed: har.read_har(folder, seed=seed),
+        find=har.find_har,
+        files=(
+            RemoteFile(
+                har.ARCHIVE,
+                ("https://archive.ics.uci.edu/ml/machine-learning-databases/00240/UCI%20HAR%20Dataset.zip",),
+            ),
+        ),
+        wanted=f"{har.ARCHIVE!r} (or the folder it unpacks to)",
+    ),
+    "cifar10": Source(
+        description="60,000 colour pictures of 32x32 pixels in ten classes",
+        license="free with citation",
+        homepage="https://www.cs.toronto.edu/~kriz/cifar.html",
+        read=lambda folder, seed: cifar.read_cifar(folder, seed=seed),
+        find=cifar.find_cifar,
+        files=(RemoteFile(cifar.ARCHIVE, (f"https://www.cs.toronto.edu/~kriz/{cifar.ARCHIVE}",), cifar.ARCHIVE_MD5),),
+        wanted=f"{cifar.ARCHIVE} (or {cifar.FOLDER}, or train and test Parquet files)",
+    ),
+    "reviews": Source(
+        description="Amazon's Kindle reviews, positive or negative, as token ids",
+        license="by permission of the publisher, for research",
+        homepage="https://cseweb.ucsd.edu/~jmcauley/datasets/amazon/links.html",
+        read=lambda folder, seed: reviews.read_reviews(folder, seed=seed),
+        find=reviews.find_reviews,
+        files=(
+            RemoteFile(
+                reviews.OFFICIAL,
+                (f"https://snap.stanford.edu/data/amazon/productGraph/categoryFiles/{reviews.OFFICIAL}",),
+            ),
+        ),
+        wanted=f"{reviews.OFFICIAL} (or one other .json or .json.gz with reviewText and overall)",
+    ),
+    "loan": Source(
+        description="Lending Club loans, nine statuses, by US state (each a client)",
+        license="Kaggle: public domain; OpenIntro's sample: CC BY-SA 3.0",
+        homepage="https://www.kaggle.com/datasets/wendykan/lending-club-loan-data",
+        read=lambda folder, seed: loan.read_loan(folder, seed=seed),
+        find=loan.find_loan,
+        wanted="loan.csv (Kaggle) or loans_full_schema.csv (openintro.org), plain or .gz",
     ),
 }

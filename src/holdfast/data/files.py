@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,14 @@ def read_npz(path: Path, *, seed: int) -> Dataset:
     )
 
 
-def read_table(path: Path, *, seed: int, test: Path | None = None) -> Dataset:
+def read_table(
+    path: Path,
+    *,
+    seed: int,
+    test: Path | None = None,
+    name: str | None = None,
+    label_names: Sequence[str] | None = None,
+) -> Dataset:
     """A Parquet or CSV table: a label column, optionally a client column, and features.
 
     Features are an `x` column of equally long lists, an `img` or `image` column of encoded images (bytes, or the
@@ -78,6 +86,8 @@ def read_table(path: Path, *, seed: int, test: Path | None = None) -> Dataset:
         path: .parquet, .csv or .csv.gz.
         seed: draws the test rows where `test` is not given.
         test: a second table of the same layout.
+        name: what the data set is called; by default the file, or the folder of `path` and `test`.
+        label_names: names of the labels, where the table has numbers.
 
     Raises:
         DataError: no label column, columns that are not numbers, damaged images, or rows that `assemble` refuses.
@@ -85,7 +95,7 @@ def read_table(path: Path, *, seed: int, test: Path | None = None) -> Dataset:
     train = _columns(path)
     held = None if test is None else _columns(test)
     return assemble(
-        path.parent.name if test is not None else path.name.split(".")[0],
+        name or (path.name.split(".")[0] if test is None else path.parent.name),
         train["x"],
         train["y"],
         seed=seed,
@@ -93,8 +103,15 @@ def read_table(path: Path, *, seed: int, test: Path | None = None) -> Dataset:
         y_test=None if held is None else held["y"],
         users=train["client"],
         users_test=None if held is None else held["client"],
+        label_names=label_names,
         feature_names=train["names"],
     )
+
+
+def find_parquet(folder: Path) -> tuple[Path, Path] | None:
+    """The only train*.parquet and the only test*.parquet of a folder, or None."""
+    found = [sorted(folder.glob(f"{part}*.parquet")) for part in ("train", "test")]
+    return (found[0][0], found[1][0]) if all(len(files) == 1 for files in found) else None
 
 
 def _columns(path: Path) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from holdfast.types import DataError
 TIMEOUT = 20.0
 """Seconds without a byte after which a mirror is given up."""
 
+_SIGNATURES = {".zip": b"PK", ".gz": b"\x1f\x8b"}
+
 
 @dataclass(frozen=True)
 class RemoteFile:
@@ -70,8 +72,14 @@ def check_md5(path: Path, content: bytes, expected: str) -> None:
         )
 
 
-def download(file: RemoteFile, folder: Path, *, timeout: float = TIMEOUT) -> Path:
+def download(file: RemoteFile, folder: Path, *, wanted: str | None = None, timeout: float = TIMEOUT) -> Path:
     """Fetch one file from the first mirror that has it, check it, and put it into `folder` in one step.
+
+    Args:
+        file: what to fetch.
+        folder: where to; made if missing.
+        wanted: what the error tells the user to put there by hand; the file's name by default.
+        timeout: seconds without a byte before a mirror is given up.
 
     Raises:
         DataError: no mirror answered, or what came is not the official file; says where to put it by hand.
@@ -99,7 +107,9 @@ def download(file: RemoteFile, folder: Path, *, timeout: float = TIMEOUT) -> Pat
             problems.append(f"{url}: {reason or type(error).__name__}")
         finally:
             part.unlink(missing_ok=True)
-    raise DataError(f"could not download {file.name} ({'; '.join(problems)}): put the file into {folder} and run again")
+    raise DataError(
+        f"could not download {file.name} ({'; '.join(problems)}): put {wanted or file.name} into {folder} and run again"
+    )
 
 
 def _copy(url: str, write: Callable[[bytes], object], timeout: float) -> None:
@@ -111,8 +121,10 @@ def _copy(url: str, write: Callable[[bytes], object], timeout: float) -> None:
 
 def _mismatch(file: RemoteFile, part: Path) -> str | None:
     """What is wrong with a downloaded file, or None."""
-    if file.md5 is None:
-        return None
+    if file.md5 is None:  # at least no web page in place of an archive
+        signature = _SIGNATURES.get(Path(file.name).suffix, b"")
+        with part.open("rb") as stream:
+            return None if stream.read(len(signature)) == signature else f"not a {Path(file.name).suffix} file"
     try:
         content = gzip.decompress(part.read_bytes()) if file.of_content else part.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
