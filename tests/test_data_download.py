@@ -68,7 +68,13 @@ def test_the_first_mirror_with_the_right_content_wins(server, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("path", "reason"), [("missing.gz", "Not Found"), ("bad.gz", "md5 "), ("cut.gz", ""), ("slow.gz", "timed out")]
+    ("path", "reason"),
+    [
+        ("missing.gz", "Not Found"),
+        ("bad.gz", "md5 "),
+        ("cut.gz", "the connection broke after 20 of"),
+        ("slow.gz", "timed out"),
+    ],
 )
 def test_a_failed_download_names_the_reason_and_leaves_nothing(server, tmp_path, path, reason):
     with pytest.raises(DataError) as caught:
@@ -76,6 +82,14 @@ def test_a_failed_download_names_the_reason_and_leaves_nothing(server, tmp_path,
     assert reason in str(caught.value)
     assert f"put thing.gz into {tmp_path} and run again" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_counts_up_to_the_whole_file(server, tmp_path):
+    seen = []
+    path = download(file(f"{server}/good.gz"), tmp_path, progress=lambda *step: seen.append(step))
+    size = path.stat().st_size
+    assert seen[-1] == ("thing.gz", size, size)
+    assert path.stat().st_mode & 0o777 == 0o644
 
 
 def test_a_web_page_in_place_of_an_archive_is_refused(server, tmp_path):

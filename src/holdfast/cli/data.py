@@ -79,10 +79,22 @@ def list_data_sets(
 
 def fetch(name: Annotated[str, typer.Argument(help="A data set's name, as `holdfast data` lists it.")]) -> None:
     """Download a data set's official files into the cache and check them."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
     from holdfast.data import DATASETS
     from holdfast.data import fetch as fetch_files
 
-    folder = fetch_files(name)
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def report(file: str, done: int, total: int | None) -> None:
+            if file not in tasks:
+                tasks[file] = bars.add_task(file)
+            bars.update(tasks[file], completed=done, total=total)
+
+        folder = fetch_files(name, progress=report)
     typer.echo(f"{name} is in {folder}" if DATASETS[name].wanted else f"{name} needs no download")
 
 

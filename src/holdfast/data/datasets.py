@@ -12,7 +12,7 @@ from holdfast.data import cifar, har, loan, reviews
 from holdfast.data.dataset import Dataset, assemble
 from holdfast.data.files import SUFFIXES, find_parquet, read_npz, read_table
 from holdfast.data.idx import MNIST_MD5, find_idx, read_idx
-from holdfast.data.sources import RemoteFile, cache_dir, download
+from holdfast.data.sources import Progress, RemoteFile, cache_dir, download
 from holdfast.types import ConfigError, DataError
 
 
@@ -91,10 +91,14 @@ def locate(name: str, *, data_dir: str | Path | None = None, fetch_missing: bool
     return folder
 
 
-def fetch(name: str) -> Path:
+def fetch(name: str, *, progress: Progress | None = None) -> Path:
     """Download a data set's official files into the cache, each checked before it counts; gives their folder.
 
-    Files that are there already are kept. An interrupted download leaves nothing behind.
+    Files that are there already are kept. A download that fails leaves nothing behind.
+
+    Args:
+        name: a key of `DATASETS`.
+        progress: called as `progress(file, bytes_so_far, bytes_in_all)` while files arrive.
 
     Raises:
         ConfigError: an unknown name.
@@ -113,7 +117,7 @@ def fetch(name: str) -> Path:
         )
     for file in source.files:
         if not (folder / file.name).exists():
-            download(file, folder, wanted=source.wanted)
+            download(file, folder, wanted=source.wanted, progress=progress)
     return folder
 
 

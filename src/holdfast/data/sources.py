@@ -12,6 +12,7 @@ import urllib.request
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from holdfast.types import DataError
@@ -19,6 +20,7 @@ from holdfast.types import DataError
 TIMEOUT = 20.0
 """Seconds without a byte after which a mirror is given up."""
 
+Progress = Callable[[str, int, int | None], None]
 _SIGNATURES = {".zip": b"PK", ".gz": b"\x1f\x8b"}
 
 
@@ -72,13 +74,21 @@ def check_md5(path: Path, content: bytes, expected: str) -> None:
         )
 
 
-def download(file: RemoteFile, folder: Path, *, wanted: str | None = None, timeout: float = TIMEOUT) -> Path:
+def download(
+    file: RemoteFile,
+    folder: Path,
+    *,
+    wanted: str | None = None,
+    progress: Progress | None = None,
+    timeout: float = TIMEOUT,
+) -> Path:
     """Fetch one file from the first mirror that has it, check it, and put it into `folder` in one step.
 
     Args:
         file: what to fetch.
         folder: where to; made if missing.
         wanted: what the error tells the user to put there by hand; the file's name by default.
+        progress: called with the file's name, the bytes so far and the bytes in all (None if the mirror won't say).
         timeout: seconds without a byte before a mirror is given up.
 
     Raises:
@@ -94,11 +104,12 @@ def download(file: RemoteFile, folder: Path, *, wanted: str | None = None, timeo
         part = Path(name)
         try:
             with os.fdopen(handle, "wb") as stream:
-                _copy(url, stream.write, timeout)
+                _copy(url, stream.write, partial(progress, file.name) if progress else None, timeout)
                 stream.flush()
                 os.fsync(stream.fileno())
             problem = _mismatch(file, part)
             if problem is None:
+                part.chmod(0o644)
                 part.replace(folder / file.name)
                 return folder / file.name
             problems.append(f"{url}: {problem}")
@@ -112,11 +123,21 @@ def download(file: RemoteFile, folder: Path, *, wanted: str | None = None, timeo
     )
 
 
-def _copy(url: str, write: Callable[[bytes], object], timeout: float) -> None:
+def _copy(
+    url: str, write: Callable[[bytes], object], report: Callable[[int, int | None], None] | None, timeout: float
+) -> None:
     request = urllib.request.Request(url, headers={"User-Agent": "holdfast"})
     with urllib.request.urlopen(request, timeout=timeout) as response:
-        while block := response.read(1 << 20):
+        length = response.headers.get("Content-Length", "")
+        total = int(length) if length.isdigit() else None
+        done = 0
+        while block := response.read(1 << 16):
             write(block)
+            done += len(block)
+            if report:
+                report(done, total)
+    if total is not None and done != total:
+        raise OSError(f"the connection broke after {done:,} of {total:,} bytes")
 
 
 def _mismatch(file: RemoteFile, part: Path) -> str | None:
