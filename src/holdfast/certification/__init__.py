@@ -7,6 +7,7 @@ from holdfast.certification.bounds import (
     winner_pvalue,
 )
 from holdfast.certification.certificate import ABSTAIN, KINDS, Certificate
+from holdfast.certification.collective import CollectiveBound, certify_collective
 from holdfast.certification.deployed import certify_deployed
 from holdfast.certification.ideal import METHODS, certify_ideal
 from holdfast.certification.secret import certify_secret, hit_quantile
@@ -17,7 +18,9 @@ __all__ = [
     "KINDS",
     "METHODS",
     "Certificate",
+    "CollectiveBound",
     "certified_level",
+    "certify_collective",
     "certify_deployed",
     "certify_ideal",
     "certify_secret",

@@ -80,7 +80,7 @@ def certify_deployed(votes: ArrayLike, membership: ArrayLike, n_labels: int, *, 
     maximum coverage.
     """
     table = check_votes(votes, n_labels)
-    members = _check_membership(membership, len(table))
+    members = check_membership(membership, len(table))
     if bound not in BOUNDS:
         raise ConfigError(f"bound={bound!r} is unknown; choose one of {', '.join(BOUNDS)}")
     columns, where = np.unique(table, axis=1, return_inverse=True)
@@ -104,7 +104,8 @@ def certify_deployed(votes: ArrayLike, membership: ArrayLike, n_labels: int, *, 
     )
 
 
-def _check_membership(membership: ArrayLike, n_models: int) -> NDArray[np.bool_]:
+def check_membership(membership: ArrayLike, n_models: int) -> NDArray[np.bool_]:
+    """Membership `[N, n]` as bool, or a `ConfigError`."""
     members = np.asarray(membership)
     if members.ndim != 2 or len(members) != n_models or members.shape[1] < 1:
         raise ConfigError(f"membership has shape {members.shape}; needed is [N, n] with N={n_models} rows, as in votes")

@@ -154,7 +154,7 @@ def _quantile(classes: Classes, idle: int, repeats: int, m: int, level: Fraction
     sure = tails * (1 + FLOAT_ERROR) + 1e-280 <= limit
     possible = tails * (1 - FLOAT_ERROR) - 1e-280 <= limit
     b = int(np.argmax(sure))
-    if b == int(np.argmax(possible)):
+    if sure[b] and b == int(np.argmax(possible)):
         return b
     ways = _repeat(_touched(classes, idle, m, exact=True), repeats)
     total = math.perm(idle + sum(size * groups for size, groups in classes), m) ** repeats
