@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -20,36 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import holdfast
+from holdfast.files import write_atomically
 from holdfast.types import ArtifactError, ConfigError
 
 FORMAT = 1
 _VERSIONED = ("numpy", "scipy", "numba", "torch", "scikit-learn")
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file in the same folder, then put it in place in one step, durably."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_json(path: Path, content: Mapping[str, Any], *, private: bool = False) -> None:
     """Write a JSON file atomically; `private` makes it readable by its owner only."""
     text = json.dumps(content, indent=2, default=str) + "\n"
-    write_atomically(path, lambda file: _write_text(file, text, 0o600 if private else 0o644))
-
-
-def _write_text(path: Path, text: str, mode: int) -> None:
-    path.chmod(mode)
-    path.write_text(text, encoding="utf-8")
+    write_atomically(path, text.encode(), mode=0o600 if private else 0o644)
 
 
 def fingerprint(content: Mapping[str, Any]) -> str:
@@ -99,9 +78,9 @@ class Run:
         try:
             content = json.loads(self.manifest_path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise ArtifactError(f"{self.path} is no run: it has no run.json; name a folder that a holdfast command made")
+            raise ArtifactError(f"{self.path} is no run: it has no run.json; name a folder of a run") from None
         except (json.JSONDecodeError, UnicodeDecodeError, OSError) as problem:
-            raise ArtifactError(f"{self.manifest_path} cannot be read ({problem}); the file is damaged")
+            raise ArtifactError(f"{self.manifest_path} cannot be read ({problem}); the file is damaged") from problem
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ArtifactError(f"{self.manifest_path} is not a manifest of format {FORMAT} that this version can read")
         return content
@@ -116,7 +95,9 @@ class Run:
         try:
             content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as problem:
-            raise ArtifactError(f"{path} cannot be read ({problem}); without the seed this run cannot be resumed")
+            raise ArtifactError(
+                f"{path} cannot be read ({problem}); without the seed this run cannot be resumed"
+            ) from problem
         return content
 
 
@@ -157,7 +138,7 @@ def resume(path: Path, job: str, given: Mapping[str, Any]) -> Run:
     if fingerprint(config) != manifest.get("config_sha256"):
         raise ArtifactError(f"{run.manifest_path}: the configuration does not match its hash; the file was edited")
     for name, value in given.items():
-        if config.get(name) != value:
+        if config.get(name) != json.loads(json.dumps(value)):
             option = "--" + name.replace("_", "-")
             raise ConfigError(f"--resume: {option} is {value!r} now but {config.get(name)!r} in {path}; leave it out")
     return run

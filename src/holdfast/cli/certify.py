@@ -1,0 +1,173 @@
+"""`holdfast certify`, `recertify` and `plan`: certificates for ensembles of federated models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from click.core import ParameterSource
+
+_CERTIFY_HELP = """Train an ensemble of federated models on groups of clients and certify every test input.
+
+Who trains what is drawn in secret; the models vote; for each test input the certificate says how many malicious
+clients the vote survives. Everything is written to --out: manifest, models, votes, certificates, figures, a report.
+
+Examples:
+
+    holdfast certify --clients 100 --k 4 --out runs/digits
+
+    holdfast certify --data mnist --clients 1000 --k 2 --design disjoint --out runs/mnist
+
+    holdfast certify --data phones.npz --partition user --k 2 --design exhaustive --out runs/phones
+
+    holdfast certify --out runs/mnist --resume
+"""
+
+_RECERTIFY_HELP = """Certify a finished run again from its votes alone: no training, no data, no torch.
+
+Examples:
+
+    holdfast recertify runs/mnist --alpha 0.01
+
+    holdfast recertify runs/mnist --kind deployed --bound lp --json
+
+    holdfast recertify runs/mnist --partitions 1
+"""
+
+_PLAN_HELP = """Say, before any training, how many malicious clients each design could survive, and what training costs.
+
+Examples:
+
+    holdfast plan --clients 1000 --k 10 --models 500 --inputs 10000
+
+    holdfast plan --clients 23 --k 2 --inputs 600
+"""
+
+
+def certify(
+    ctx: typer.Context,
+    out: Annotated[Path, typer.Option(help="Folder of the run; made if missing, never overwritten.")],
+    data: Annotated[str, typer.Option(help="Data set name (see `holdfast data`) or a .npz/Parquet file.")] = "digits",
+    data_dir: Annotated[str | None, typer.Option(help="Folder with the official files.")] = None,
+    clients: Annotated[int | None, typer.Option(help="n, enrolled clients. Default: one per user of the data.")] = None,
+    partition: Annotated[str, typer.Option(help="Rows to clients: label-skew, iid, dirichlet, user.")] = "label-skew",
+    skew: Annotated[float, typer.Option(help="q of label-skew: share of a label that stays in its group.")] = 0.5,
+    concentration: Annotated[float, typer.Option(help="Concentration of dirichlet; smaller is more skewed.")] = 0.5,
+    design: Annotated[
+        str, typer.Option(help="Who trains what: partitions, disjoint, random, exhaustive, spread.")
+    ] = "partitions",
+    k: Annotated[int, typer.Option("--k", help="Clients per group.")] = 10,
+    models: Annotated[int | None, typer.Option(help="N, models to train. Default: what the design needs.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="cnn, har, logistic, mlp, or package.module:factory. Default: the data's own.")
+    ] = None,
+    preset: Annotated[str, typer.Option(help="Training settings: fast, or paper.")] = "fast",
+    rounds: Annotated[int | None, typer.Option(help="Global rounds (globalIter), instead of the preset's.")] = None,
+    local_steps: Annotated[int | None, typer.Option(help="Local SGD steps (localIter) per round.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Rows per local step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    trusted: Annotated[
+        str, typer.Option(help="Clients you vouch for, e.g. 0,1,2: they join every group, n counts the others.")
+    ] = "",
+    baseline: Annotated[bool, typer.Option(help="Also train the single FedAvg model over all clients.")] = True,
+    test_inputs: Annotated[int | None, typer.Option(help="Certify only the first so many test inputs.")] = None,
+    alpha: Annotated[float, typer.Option(help="Failure probability of secret and ideal certificates.")] = 0.001,
+    seed: Annotated[
+        str | None, typer.Option(help="Makes the run repeatable. Default: a fresh secret; keep it from clients.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="auto, compiled or torch.")] = "auto",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(help="Threads. Default: all cores.")] = None,
+    keep_models: Annotated[bool, typer.Option(help="Keep every model's weights (safetensors).")] = True,
+    resume: Annotated[bool, typer.Option(help="Continue an interrupted run with its own settings.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Collect the options and run the job."""
+    from holdfast.cli.progress import Reporter
+    from holdfast.experiments.certify import certify_run
+    from holdfast.experiments.federation import CertifyConfig
+
+    fields = CertifyConfig.__dataclass_fields__
+    config = CertifyConfig(
+        **{name: ctx.params[name] for name in fields if name != "trusted"}, trusted=_numbers(trusted)
+    )
+    given = {
+        name: getattr(config, name) for name in fields if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
+    with Reporter(quiet=as_json) as reporter:
+        result = certify_run(
+            config,
+            out,
+            alpha=alpha,
+            seed=seed,
+            resume=resume,
+            given=given,
+            engine=engine,
+            device=device,
+            threads=threads,
+            keep_models=keep_models,
+            events=reporter,
+        )
+    _show(result, as_json)
+
+
+def recertify(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    kind: Annotated[list[str] | None, typer.Option(help="deployed, secret, ideal; repeat. Default: all valid.")] = None,
+    alpha: Annotated[float, typer.Option(help="Failure probability of secret and ideal certificates.")] = 0.001,
+    bound: Annotated[str, typer.Option(help="Bound of deployed: degree, lp, exact.")] = "degree",
+    method: Annotated[str, typer.Option(help="Confidence method of ideal.")] = "auto",
+    partitions: Annotated[
+        int | None, typer.Option(help="Use only the first so many partitions of a partitions run.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the certificates to this Parquet file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Collect the options and run the job."""
+    from holdfast.experiments.recertify import recertify_run
+
+    _show(
+        recertify_run(run, kinds=kind, alpha=alpha, bound=bound, method=method, partitions=partitions, out=out), as_json
+    )
+
+
+def plan(
+    clients: Annotated[int, typer.Option(help="n, enrolled clients.")],
+    k: Annotated[int, typer.Option("--k", help="Clients per group.")] = 10,
+    models: Annotated[int | None, typer.Option(help="N. Default: what each design needs.")] = None,
+    inputs: Annotated[int, typer.Option(help="Test inputs to certify together.")] = 10_000,
+    labels: Annotated[int, typer.Option(help="L, number of labels.")] = 10,
+    alpha: Annotated[float, typer.Option(help="Failure probability of secret and ideal certificates.")] = 0.001,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+) -> None:
+    """Collect the options and print the plan."""
+    from holdfast.experiments.plan import plan_table
+
+    _show(plan_table(n=clients, k=k, n_models=models, n_inputs=inputs, n_labels=labels, alpha=alpha), as_json)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(sorted({int(part) for part in text.split(",") if part.strip()}))
+    except ValueError:
+        message = f"{text!r} is not a list of client numbers such as 0,1,2"
+        raise typer.BadParameter(message, param_hint="--trusted") from None
+
+
+def _show(result: Any, as_json: bool) -> None:
+    import json
+
+    from rich.console import Console
+
+    if as_json:
+        typer.echo(json.dumps(result.to_json(), indent=2))
+    else:
+        result.print(Console())
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the app."""
+    app.command(help=_CERTIFY_HELP)(certify)
+    app.command(help=_RECERTIFY_HELP)(recertify)
+    app.command(help=_PLAN_HELP)(plan)
