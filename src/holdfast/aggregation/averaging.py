@@ -90,7 +90,9 @@ class Median(Rule):
     def plan(self, rows: Rows, given: Given) -> Plan:
         """Take the middle of each column."""
         middle = (rows.n - 1) // 2
-        return Plan(lambda _, block: columns.median(block), tally=lambda _, block: _window_tally(block, middle))
+        return Plan(
+            lambda _, block: columns.median(block), tally=lambda _, block: _window_tally(block, middle), apart=True
+        )
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,7 @@ class TrimmedMean(Rule):
         return Plan(
             lambda _, block: columns.trimmed_mean(block, self.f),
             tally=lambda _, block: _window_tally(block, self.f),
+            apart=True,
         )
 
 
@@ -181,6 +184,7 @@ class MeanAroundMedian(Rule):
         return Plan(
             lambda _, block: columns.mean_around_median(block, self.f),
             tally=lambda _, block: around_median_tally(block, self.f),
+            apart=True,
         )
 
 

@@ -53,6 +53,7 @@ class Plan:
         linear: the value is exactly `influence @ rows`, so a wrapper may fold its own weights in.
         tally: `(where, block) -> [n]`, each row's share summed over the block's columns, for rules whose influence
             takes another look at the data; the mean over the d columns is the influence.
+        apart: `columns` also takes a list of n vectors for its block.
         narrow: `columns` copies its block, so it is handed blocks of a few megabytes only.
         state: what the rule needs next round.
         diagnostics: what else it measured.
@@ -62,6 +63,7 @@ class Plan:
     influence: np.ndarray[Any, Any] | None = None
     linear: bool = False
     tally: Callable[[slice, Block], np.ndarray[Any, Any]] | None = None
+    apart: bool = False
     narrow: bool = False
     state: Any = None
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
@@ -140,7 +142,7 @@ def require_clients(rule: Rule, n: int) -> None:
 def gather(plan: Plan, rows: Rows) -> Block:
     """Run a plan over all blocks: `[d]`."""
     value: Any = None
-    for where, block in rows.blocks(block_columns(rows) if plan.narrow else None):
+    for where, block in rows.blocks(block_columns(rows) if plan.narrow else None, stacked=not plan.apart):
         part = plan.columns(where, block)
         if where.start == 0:
             if where.stop == rows.d:

@@ -33,12 +33,15 @@ def gram(block: Block, center: Block) -> np.ndarray[Any, Any]:
 
 
 def weighted_sum(block: Block, weights: np.ndarray[Any, Any]) -> Block:
-    """`weights @ block`, summed in float64, `[c]`; a row of weight zero is not read."""
+    """`weights @ block`, `[c]`; a single chosen row comes through unchanged."""
     if is_tensor(block):
         import torch
 
         return kernels.weighted_sum(block, torch.from_numpy(weights).to(block.device))
-    return kernels.weighted_sum(block, weights)
+    chosen = np.flatnonzero(weights)
+    if len(chosen) == 1:
+        return block[chosen[0]] * block.dtype.type(weights[chosen[0]])
+    return weights.astype(block.dtype) @ block
 
 
 def mix(matrix: np.ndarray[Any, Any], block: Block) -> Block:

@@ -44,7 +44,7 @@ class Mixed:
         """As the rows."""
         return self.rows.dtype
 
-    def blocks(self, columns: int | None = None) -> Iterator[tuple[slice, Block]]:
+    def blocks(self, columns: int | None = None, *, stacked: bool = True) -> Iterator[tuple[slice, Block]]:
         """See `Rows.blocks`; always blocks of a few megabytes, since each is a new matrix."""
         for where, block in self.rows.blocks(columns or block_columns(self.rows)):
             yield where, self.mix(where, block)

@@ -28,6 +28,9 @@ from holdfast.aggregation.stacking import Block, Rows, block_columns, is_tensor
 ORDINARY = (2.0**-40, 2.0**40)
 """Typical norms that float32 arithmetic serves well; outside, float64 does the work."""
 
+VANISHING = 1e-30
+"""Sums of float32 squares below it may have lost terms to underflow."""
+
 
 @dataclass(frozen=True)
 class Screened:
@@ -57,10 +60,10 @@ class Screened:
         """Parameters."""
         return self.rows.d
 
-    def blocks(self, columns: int | None = None) -> Iterator[tuple[slice, Block]]:
+    def blocks(self, columns: int | None = None, *, stacked: bool = True) -> Iterator[tuple[slice, Block]]:
         """See `Rows.blocks`: the rows themselves where none was replaced, repaired copies otherwise."""
         if not self.bad.any() and self.dtype == self.rows.dtype:
-            yield from self.rows.blocks(columns)
+            yield from self.rows.blocks(columns, stacked=stacked)
             return
         for where, block in self.rows.blocks(columns or block_columns(self)):
             yield where, self._repaired(block, where)
@@ -131,15 +134,15 @@ def screen(rows: Rows, *, reference: Any = None, faults: Mapping[int, str] | Non
 def _norms(rows: Rows) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Squared norm of every row, and whether all of it is finite.
 
-    The sum of squares itself is the test: it is finite only where every value is. The rare sum that is not is
-    looked at again in float64, value by value.
+    The sum of squares itself is the test: it is finite only where every value is. The rare sum that is not, or that
+    may have underflowed, is taken again in float64.
     """
     squares = np.zeros(rows.n, dtype=np.float64)
     finite = np.ones(rows.n, dtype=bool)
-    for _, block in rows.blocks():
+    for _, block in rows.blocks(stacked=False):
         with np.errstate(all="ignore"):
             sums = square_sums(block)
-            for i in np.flatnonzero(~np.isfinite(sums)):
+            for i in np.flatnonzero(~(np.isfinite(sums) & (sums > VANISHING))):
                 values = block[int(i)].double().cpu().numpy() if is_tensor(block) else block[i].astype(np.float64)
                 finite[i] &= bool(np.isfinite(values).all())
                 sums[i] = np.dot(values, values)

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, Protocol, TypeGuard
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,7 +21,8 @@ from holdfast.types import DataError
 Block = Any
 """`[n, columns]`, float32 or float64: an ndarray, or a torch tensor on the device the updates live on."""
 
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 2 << 20
+"""Room for one block: small enough to stay in a core's cache between being copied and being used."""
 
 
 class Rows(Protocol):
@@ -42,10 +43,11 @@ class Rows(Protocol):
         """What the blocks hold: float32 or float64."""
         ...
 
-    def blocks(self, columns: int | None = None) -> Iterator[tuple[slice, Block]]:
+    def blocks(self, columns: int | None = None, *, stacked: bool = True) -> Iterator[tuple[slice, Block]]:
         """Yield `(where, block)` in order; a block may be a view of the caller's data and must not be written to.
 
-        `columns` bounds the width of a block; by default a matrix that can be read in place is one single block.
+        `columns` bounds the width of a block; by default rows that can be read in place are one single block. Without
+        `stacked`, a block may also be a list of n vectors, which spares rows kept apart from being copied together.
         """
         ...
 
@@ -76,11 +78,17 @@ class MemoryRows:
     d: int
     dtype: np.dtype[Any]
 
-    def blocks(self, columns: int | None = None) -> Iterator[tuple[slice, Block]]:
+    def blocks(self, columns: int | None = None, *, stacked: bool = True) -> Iterator[tuple[slice, Block]]:
         """See `Rows.blocks`."""
-        in_place = _readable_in_place(self.source, self.dtype)
+        apart = isinstance(self.source, list)
+        in_place = not (apart and stacked) and _readable_in_place(self.source, self.dtype)
         for where in spans(self.d, columns or (max(self.d, 1) if in_place else block_columns(self))):
-            yield where, self.source[:, where] if in_place else self._converted(where)
+            if not in_place:
+                yield where, self._converted(where)
+            elif apart:
+                yield where, [row[where] for row in self.source]
+            else:
+                yield where, self.source[:, where]
 
     def _converted(self, where: slice) -> Block:
         if is_tensor(self.source):
@@ -91,10 +99,10 @@ class MemoryRows:
         sample: Any = next(row for row in self.source if row is not None)
         shape = (self.n, where.stop - where.start)
         if is_tensor(sample) and sample.device.type != "cpu":
-            block = sample.new_full(shape, float("nan"), dtype=_torch_dtype(self.dtype))
+            block = sample.new_empty(shape, dtype=_torch_dtype(self.dtype))
             _fill(block, self.source, where)
             return block
-        result = np.full(shape, np.nan, dtype=self.dtype)
+        result = np.empty(shape, dtype=self.dtype)
         target = _as_tensor(result) if is_tensor(sample) else result
         _fill(target, self.source, where)
         return result
@@ -206,7 +214,10 @@ def _stack_list(given: list[Any]) -> Stacked:
     promote = sys.modules["torch"].promote_types
     sample = first.new_empty(0, dtype=reduce(promote, (row.dtype for _, row in present)))
     tensor_compute, tensor_value = _tensor_dtypes(sample)
-    detached = [None if row is None else row.detach() for row in rows]
+    wanted = _torch_dtype(tensor_compute)
+    detached: list[Any] = [None if row is None else row.detach() for row in rows]
+    if first.device.type == "cpu" and all(row is None or row.dtype == wanted for row in detached):
+        detached = [None if row is None else row.numpy() for row in detached]
     return Stacked((MemoryRows(detached, len(rows), d, tensor_compute),), (), sample, tensor_value)
 
 
@@ -261,14 +272,16 @@ def _as_tensor(array: np.ndarray[Any, Any]) -> Any:
 
 
 def _fill(block: Block, rows: Sequence[Any], where: slice) -> None:
-    """Copy the present rows into a block of NaN; assignment converts the dtype."""
+    """Copy the rows into a block, NaN for those that never came; assignment converts the dtype."""
     for i, row in enumerate(rows):
-        if row is not None:
-            block[i] = row[where]
+        block[i] = float("nan") if row is None else row[where]
 
 
-def _readable_in_place(source: Any, dtype: np.dtype[Any]) -> TypeGuard[Any]:
+def _readable_in_place(source: Any, dtype: np.dtype[Any]) -> bool:
+    """Whether blocks can be views: of a matrix, or of every array in a list."""
+    if isinstance(source, list):
+        return all(isinstance(row, np.ndarray) and _readable_in_place(row, dtype) for row in source)
     if isinstance(source, np.ndarray):
         aligned = source.dtype == dtype and source.dtype.isnative and source.flags.aligned
-        return bool(aligned and (source.shape[1] <= 1 or source.strides[1] == dtype.itemsize))
+        return bool(aligned and (source.shape[-1] <= 1 or source.strides[-1] == dtype.itemsize))
     return bool(is_tensor(source) and source.dtype == _torch_dtype(dtype) and source.stride(-1) == 1)
