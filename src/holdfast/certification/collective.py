@@ -129,7 +129,7 @@ class _Program:
 
     def __init__(self, votes: Integers, members: NDArray[np.bool_], n_labels: int, m: int) -> None:
         label, lead = winners(tally(votes, n_labels))
-        self.m, (self.models, self.inputs) = m, votes.shape
+        self.m, self.models, self.inputs = m, int(votes.shape[0]), int(votes.shape[1])
         self.clients: Any = sparse.csr_array(np.unique(members.T, axis=0).astype(np.int64))
         self.owner, rival = np.nonzero(np.arange(n_labels)[None, :] != label[:, None])
         self.needed = lead[self.owner, rival] + 1
@@ -199,5 +199,4 @@ class _Program:
         bound = getattr(solution, "mip_dual_bound", None)
         if bound is None or not math.isfinite(bound):
             return self.inputs
-        most: int = math.floor(MILP_TOLERANCE - float(bound))
-        return most
+        return math.floor(MILP_TOLERANCE - float(bound))
