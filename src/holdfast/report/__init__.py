@@ -2,6 +2,7 @@
 
 from holdfast.report.comparison import Comparison, comparison_table
 from holdfast.report.content import CertificateSummary, CertifyReport, Example, levels, summarize
+from holdfast.report.examples import pick_examples
 from holdfast.report.plots import HeatMap, LinePlot, Series, certified_plot, heat_table, radius_histograms
 from holdfast.report.tables import Table, as_text, certified_tables, show, to_json
 from holdfast.report.wording import headline
@@ -22,6 +23,7 @@ __all__ = [
     "headline",
     "heat_table",
     "levels",
+    "pick_examples",
     "radius_histograms",
     "show",
     "summarize",

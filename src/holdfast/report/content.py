@@ -53,6 +53,7 @@ class CertificateSummary:
         correct_counts: of those, how many predictions equal the true label; None without labels.
         abstained: number of inputs without any certificate.
         n_models: number of models that vote; None where it does not apply.
+        n_labeled: number of inputs whose true label is known; None = all. Accuracies are shares of these.
 
     Raises:
         ConfigError: unknown kind, alpha outside [0, 1), or counts that contradict each other.
@@ -74,6 +75,7 @@ class CertificateSummary:
     correct_counts: tuple[int, ...] | None
     abstained: int
     n_models: int | None = None
+    n_labeled: int | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -88,6 +90,10 @@ class CertificateSummary:
             or any(not 0 <= c <= r for c, r in zip(correct, self.radius_counts, strict=True))
         ):
             raise ConfigError("correct_counts must have one entry per radius, none above radius_counts")
+        if self.n_labeled is not None and not max(sum(correct or ()), 1) <= self.n_labeled <= self.n_inputs:
+            raise ConfigError(
+                f"n_labeled={self.n_labeled} must cover the correct inputs and at most all {self.n_inputs}"
+            )
 
     @property
     def n_inputs(self) -> int:
@@ -114,13 +120,23 @@ class CertificateSummary:
             raise DataError("certified accuracy needs the true labels of the test inputs, and none were given")
         return sum(self.correct_counts[m:])
 
+    @property
+    def accuracy_base(self) -> int:
+        """What accuracies are shares of: the inputs whose true label is known."""
+        return self.n_inputs if self.n_labeled is None else self.n_labeled
+
+    @property
+    def guaranteed_base(self) -> int:
+        """What `guaranteed(m)` is a share of."""
+        return self.accuracy_base if self.labeled else self.n_inputs
+
     def certified_rate(self, m: int) -> float:
         """Share of inputs certified at m."""
         return self.certified(m) / self.n_inputs
 
     def certified_accuracy(self, m: int) -> float:
-        """Share of inputs certified at m with the correct label."""
-        return self.correct(m) / self.n_inputs
+        """Share of the labeled inputs that are certified at m with the correct label."""
+        return self.correct(m) / self.accuracy_base
 
     def guaranteed(self, m: int) -> int:
         """What the report shows first: `correct(m)` with labels, `certified(m)` without."""
@@ -139,7 +155,7 @@ def summarize(
     Args:
         certificate: any value with `kind`, `prediction [T]`, `radius [T]` (-1 = abstain), `alpha`, `method` and
             `assumptions`, such as `holdfast.certification.Certificate`.
-        labels: true labels `[T]`, or None.
+        labels: true labels `[T]`, or None; below 0 = unknown, left out of accuracies.
         design: who trains what, in words.
         n_models: number of models that vote.
 
@@ -161,10 +177,11 @@ def summarize(
     held = radius >= 0
     size = int(radius.max(initial=0)) + 1
     correct: tuple[int, ...] | None = None
-    if labels is not None:
-        truth = np.asarray(labels)
-        if truth.shape != radius.shape:
-            raise DataError(f"labels has shape {truth.shape}, but the certificate covers {radius.size} inputs")
+    truth = np.full_like(radius, -1) if labels is None else np.asarray(labels)
+    if truth.shape != radius.shape:
+        raise DataError(f"labels has shape {truth.shape}, but the certificate covers {radius.size} inputs")
+    known = int((truth >= 0).sum())
+    if known:
         correct = tuple(np.bincount(radius[held & (prediction == truth)], minlength=size).tolist())
     return CertificateSummary(
         kind=certificate.kind,
@@ -176,6 +193,7 @@ def summarize(
         correct_counts=correct,
         abstained=int((~held).sum()),
         n_models=n_models,
+        n_labeled=known or None,
     )
 
 
@@ -245,7 +263,7 @@ class CertifyReport:
     def __post_init__(self) -> None:
         if not self.kinds:
             raise ConfigError("kinds is empty; a report needs at least one certificate")
-        if len({s.n_inputs for s in self.kinds}) > 1 or len({s.labeled for s in self.kinds}) > 1:
+        if len({(s.n_inputs, s.labeled, s.accuracy_base) for s in self.kinds}) > 1:
             raise ConfigError("kinds mixes certificates of different test sets; they must cover the same inputs")
         for name in ("clean_accuracy_single_fedavg", "trusted_only_accuracy"):
             value = getattr(self, name)

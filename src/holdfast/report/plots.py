@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from holdfast.report.content import KINDS, NICE, CertificateSummary, CertifyReport
 from holdfast.report.tables import Table
+from holdfast.report.wording import what_is_bad
 from holdfast.types import ConfigError
 
 BASELINE_COLOR = 7  # index into the palette: gray, kept for models without a certificate
@@ -188,7 +189,7 @@ class Histogram:
     Attributes:
         name: the certificate's name in its report.
         width: how many radii one bar covers.
-        right: per bin, inputs with the correct label (all of them when there are no labels).
+        right: per bin, inputs with the correct label (all of them unless every true label is known).
         wrong: per bin, inputs certified with a wrong label.
         abstained: inputs without a certificate.
         labeled: whether right and wrong could be told apart.
@@ -219,11 +220,11 @@ def certified_plot(report: CertifyReport, *, accuracy: bool = True) -> LinePlot:
     single, trusted = report.clean_accuracy_single_fedavg, report.trusted_only_accuracy
     if accuracy and single is not None:
         y = [single, *[0.0] * (len(ms) - 1)]
-        series.append(Series.of("single FedAvg model", ms, y, color=BASELINE_COLOR, marker=True))
+        series.append(Series.of("single FedAvg model (0 from m = 1)", ms, y, color=BASELINE_COLOR, marker=True))
     if accuracy and trusted is not None:
         series.append(Series.of("trusted data only", ms, np.full(len(ms), trusted), color=BASELINE_COLOR, dash=2))
     what = "accuracy" if accuracy else "rate"
-    bad = "malicious clients" if report.unit == "clients" else f"poisoned {report.unit}"
+    bad = what_is_bad(report)
     return LinePlot(f"Certified {what} against {bad}", f"{bad}, m", f"certified {what} (%)", tuple(series), steps=True)
 
 
@@ -231,18 +232,13 @@ def radius_histograms(report: CertifyReport, bars: int = 30) -> tuple[Histogram,
     """One histogram per certificate, all with the same bins: at most `bars` of a round width."""
     top = report.max_radius + 1
     width = next(w for w in NICE if -(-top // w) <= bars)
-    return tuple(
-        Histogram(
-            name=report.name_of(s),
-            width=width,
-            right=(right := _binned(s.correct_counts or s.radius_counts, width, top)),
-            wrong=tuple(a - r for a, r in zip(_binned(s.radius_counts, width, top), right, strict=True)),
-            abstained=s.abstained,
-            labeled=s.labeled,
-            color=color_of(s),
-        )
-        for s in report.kinds
-    )
+    found = []
+    for s in report.kinds:
+        told_apart = s.correct_counts is not None and s.accuracy_base == s.n_inputs
+        right = _binned(s.correct_counts if told_apart and s.correct_counts else s.radius_counts, width, top)
+        wrong = tuple(a - r for a, r in zip(_binned(s.radius_counts, width, top), right, strict=True))
+        found.append(Histogram(report.name_of(s), width, right, wrong, s.abstained, told_apart, color_of(s)))
+    return tuple(found)
 
 
 def color_of(summary: CertificateSummary) -> int:

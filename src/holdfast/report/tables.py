@@ -145,7 +145,7 @@ def certified_tables(report: CertifyReport, *, limit: int = 8) -> tuple[Table, .
 def _by_level(report: CertifyReport, ms: Sequence[int], title: str, accuracy: bool) -> Table:
     rows: list[tuple[str, ...]] = []
     values: list[tuple[Any, ...]] = []
-    total = report.n_inputs
+    total = report.kinds[0].accuracy_base if accuracy else report.n_inputs
     columns = ("certificate", "alpha", "max m", *(f"m={number(m)}" for m in ms))
     for s in report.kinds:
         counts = [s.correct(m) if accuracy else s.certified(m) for m in ms]
@@ -184,6 +184,7 @@ def _summary_json(report: CertifyReport, s: CertificateSummary) -> dict[str, Any
         "alpha": s.alpha,
         "n_models": s.n_models,
         "assumptions": list(s.assumptions),
+        "n_labeled": s.accuracy_base if s.labeled else 0,
         "abstained": s.abstained,
         "max_radius": s.max_radius,
         "radius_counts": list(s.radius_counts),

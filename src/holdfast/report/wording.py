@@ -15,6 +15,7 @@ class KindText:
     """How one kind of certificate is explained to someone who has not read the papers."""
 
     name: str
+    strength: str
     object: str
     adversary: str
     limits: tuple[str, ...]
@@ -23,42 +24,47 @@ class KindText:
 KIND_TEXT = {
     "deployed": KindText(
         name="Deployed ensemble",
+        strength="This holds whoever these clients are and whatever they send. It is a proof about the recorded votes: "
+        "no failure probability.",
         object="The vote of exactly the models that answer queries.",
         adversary="Knows which client trains which model and picks the worst possible clients.",
         limits=(),
     ),
     "secret": KindText(
         name="Deployed ensemble, secret groups",
+        strength="This holds for clients chosen without knowing the secret groups, whatever they send.",
         object="The vote of exactly the models that answer queries, provided the grouping is secret.",
         adversary="Chooses its clients without knowing the random groups; afterwards they may do anything.",
         limits=(
-            "It ends when the grouping or its seed leaks before enrolment closes, or when a client can leave and "
-            "enrol again after seeing its group.",
-            "Each new drawing of the groups spends the failure probability again.",
+            "A grouping, or a seed of it, that leaks before enrollment closes; a client that can leave and enroll "
+            "again after seeing its group.",
+            "Another drawing of the groups: each one spends the failure probability again.",
         ),
     ),
     "ideal": KindText(
         name="Ideal ensemble",
+        strength="This holds whoever these clients are and whatever they send, for the vote over all possible groups.",
         object="The vote over all possible groups, of which only a sample was trained.",
         adversary="Any set of clients of that size.",
         limits=(
-            "It speaks about the vote over all possible groups, not about the trained sample of models that "
-            "answers queries.",
-            "Certifying further inputs later spends the failure probability again.",
+            "The trained models themselves. The statement is about the vote over all possible groups; under attack the "
+            "trained sample that answers queries can still differ from it.",
+            "Inputs certified later: each further set spends the failure probability again.",
         ),
     ),
     "data": KindText(
         name="Poisoned training data",
+        strength="This holds whichever training examples these are, within the stated poisoning model.",
         object="The vote over all random selections of training examples, estimated from a sample of them.",
         adversary="Changes any training examples of that number, within the stated poisoning model.",
-        limits=("Certifying further inputs later spends the failure probability again.",),
+        limits=("Inputs certified later: each further set spends the failure probability again.",),
     ),
 }
 
 ALWAYS_LIMITS = (
     "Inputs that are manipulated when they are classified (adversarial examples). Only training is covered.",
     "A malicious server, or anyone who can change the models after training.",
-    "One attacker who enrolls under many names counts as that many; keep one identity per participant.",
+    "One attacker under many names: each name counts as a malicious participant of its own.",
     "Privacy. Robustness says nothing about what a model reveals about its training data.",
     "Predictions that are wrong with nobody malicious: a certificate keeps a prediction, it does not make it right.",
 )
@@ -108,49 +114,58 @@ def promise(report: CertifyReport, summary: CertificateSummary, m: int) -> str:
         >>> promise(CertifyReport("t", "mnist", 1000, 100, (s,)), s, 2)
         'With up to 2 of 1,000 clients malicious, at least 70.0% of the test inputs provably keep their correct label.'
     """
-    held = summary.guaranteed(m)
+    held, n = summary.guaranteed(m), number(report.n_clients)
     if not held:
         known = "its correct label" if summary.labeled else "its label"
-        return f"With {number(m)} of {number(report.n_clients)} {_bad(report)}, no test input provably keeps {known}."
+        return f"With {number(m)} of {n} {report.unit} {_bad_word(report)}, no test input provably keeps {known}."
     keep = "keep their correct label" if summary.labeled else "keep their label"
-    if m == 0:
-        who = f"With none of the {number(report.n_clients)} {_bad(report)}"
-    else:
-        who = f"With up to {number(m)} of {number(report.n_clients)} {_bad(report)}"
-    return f"{who}, at least {share(held, summary.n_inputs)}% of the test inputs provably {keep}{_condition(summary)}."
+    count = f"up to {number(m)} of {n}" if m else f"none of the {n}"
+    kept = f"at least {share(held, summary.guaranteed_base)}% of the test inputs provably {keep}"
+    return f"With {count} {report.unit} {_bad_word(report)}, {kept}{_condition(summary)}."
 
 
-def _bad(report: CertifyReport) -> str:
-    return f"{report.unit} {'malicious' if report.unit == 'clients' else 'poisoned'}"
+def what_is_bad(report: CertifyReport) -> str:
+    """What m counts: 'malicious clients' or 'poisoned training examples'."""
+    return f"{_bad_word(report)} {report.unit}"
+
+
+def _bad_word(report: CertifyReport) -> str:
+    return "malicious" if report.unit == "clients" else "poisoned"
 
 
 def _condition(summary: CertificateSummary) -> str:
-    if not summary.alpha:
-        return "" if summary.kind != "ideal" else " under the vote over all possible groups"
     sure = f"{100 * (1 - summary.alpha):.10g}%"
-    if summary.kind == "secret":
-        return f", with probability at least {sure} over the secret grouping"
-    return (
-        f" under the vote over all possible groups, with confidence {sure}"
-        if summary.kind == "ideal"
-        else (f", with confidence {sure}")
-    )
+    parts = [
+        " under the vote over all possible groups" if summary.kind == "ideal" else "",
+        f", with probability at least {sure} over the secret grouping" if summary.kind == "secret" else "",
+        f", with confidence {sure}" if summary.alpha and summary.kind != "secret" else "",
+    ]
+    return "".join(parts)
+
+
+def survival(report: CertifyReport, radius: int) -> str:
+    """What one radius means: 'survives 3 malicious clients'."""
+    if radius < 0:
+        return "no certificate"
+    bad = what_is_bad(report)
+    return f"survives {number(radius) if radius else 'no'} {bad if radius > 1 else singular(bad)}"
 
 
 def headline(report: CertifyReport) -> str:
     """The answer in one sentence: the strongest kind of certificate at a telling m."""
     if report.headline.max_radius < 1:
         return (
-            f"No prediction is certified against even one {'malicious ' if report.unit == 'clients' else 'poisoned '}"
-            f"{singular(report.unit)}: this run gives no guarantee under attack."
+            f"No prediction is certified against even one {_bad_word(report)} {singular(report.unit)}: "
+            "this run gives no guarantee under attack."
         )
     return promise(report, report.headline, report.headline_m())
 
 
-def limits(report: CertifyReport) -> tuple[str, ...]:
-    """What is not covered: the run's own limits, those of its kinds of certificate, and those of every certificate."""
-    by_kind = [text for s in report.kinds for text in KIND_TEXT[s.kind].limits]
-    return tuple(dict.fromkeys([*report.not_covered, *by_kind, *ALWAYS_LIMITS]))
+def limits(report: CertifyReport) -> tuple[tuple[str, str], ...]:
+    """What is not covered: the run's own limits, those of every certificate, and those of one kind with its name."""
+    general = [(text, "") for text in (*report.not_covered, *ALWAYS_LIMITS)]
+    kinds = dict.fromkeys(s.kind for s in report.kinds)
+    return tuple(dict.fromkeys([*general, *((text, kind) for kind in kinds for text in KIND_TEXT[kind].limits)]))
 
 
 def assumptions(report: CertifyReport) -> tuple[tuple[str, tuple[str, ...]], ...]:
