@@ -14,6 +14,7 @@ from holdfast.aggregation.distance import Bulyan, Krum, MultiKrum
 from holdfast.aggregation.geometric import CenteredClipping, GeometricMedian
 from holdfast.aggregation.mixing import Bucketing, NearestNeighborMixing, NormClipping
 from holdfast.aggregation.registry import RULES, make
+from holdfast.aggregation.regression import RepeatedMedian, ResidualReweighting, TheilSen
 from holdfast.aggregation.similarity import FoolsGold
 
 __all__ = [
@@ -30,7 +31,10 @@ __all__ = [
     "MultiKrum",
     "NearestNeighborMixing",
     "NormClipping",
+    "RepeatedMedian",
+    "ResidualReweighting",
     "Rule",
+    "TheilSen",
     "TrimmedMean",
     "make",
 ]

@@ -14,6 +14,7 @@ from holdfast.aggregation.averaging import Mean, MeanAroundMedian, Median, Trimm
 from holdfast.aggregation.distance import Bulyan, Krum, MultiKrum
 from holdfast.aggregation.geometric import CenteredClipping, GeometricMedian
 from holdfast.aggregation.mixing import Bucketing, NearestNeighborMixing, NormClipping
+from holdfast.aggregation.regression import RepeatedMedian, ResidualReweighting, TheilSen
 from holdfast.aggregation.similarity import FoolsGold
 from holdfast.types import ConfigError
 
@@ -22,6 +23,9 @@ RULES: dict[str, type[Any]] = {
     "median": Median,
     "trimmed-mean": TrimmedMean,
     "mean-around-median": MeanAroundMedian,
+    "repeated-median": RepeatedMedian,
+    "theil-sen": TheilSen,
+    "residual-reweighting": ResidualReweighting,
     "krum": Krum,
     "multi-krum": MultiKrum,
     "bulyan": Bulyan,
