@@ -10,8 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-import tempfile
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -21,31 +20,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from holdfast.files import write_atomically
 from holdfast.types import ArtifactError
 
 Array = NDArray[Any]
+# All that NumPy and zipfile are known to raise on bytes that are not, or no longer, an archive of plain arrays.
+DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    KeyError,
+    MemoryError,
+    NotImplementedError,
+    RuntimeError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def array_hash(array: Array) -> str:
     """SHA-256 over dtype, shape and values of an array, in little-endian C order; the same on every machine."""
     plain = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
     return hashlib.sha256(f"{plain.dtype.str} {plain.shape} ".encode() + plain.tobytes()).hexdigest()
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that, whatever happens, either the whole of it is there or nothing changed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
 
 
 def write_sealed(path: Path, form: str, facts: Mapping[str, Any], arrays: Mapping[str, Array]) -> str:
@@ -74,40 +73,30 @@ def read_sealed(path: Path, form: str) -> tuple[dict[str, Any], dict[str, Array]
     Raises:
         ArtifactError: naming what is wrong: missing, truncated, of another program or format, or which hash differs.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        raise ArtifactError(f"{path} does not exist") from None
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        zipfile.BadZipFile,
-        KeyError,
-        NotImplementedError,
-        zlib.error,
-    ) as error:
-        raise ArtifactError(f"{path} is truncated, damaged or not a holdfast file ({error})") from None
+    arrays = _read_arrays(path)
     if not {"manifest", "seal"} <= arrays.keys():
         raise ArtifactError(f"{path} was not written by holdfast: it has no manifest")
     manifest, seal = arrays.pop("manifest").tobytes(), arrays.pop("seal").tobytes().decode("ascii", "replace")
     if hashlib.sha256(manifest).hexdigest() != seal:
         raise ArtifactError(f"{path} was edited: the SHA-256 of its manifest is not the one in its seal")
-    content = json.loads(manifest)
-    if content["format"] != form:
-        raise ArtifactError(f"{path} holds {content['format']}, not {form}")
+    try:
+        content = json.loads(manifest)
+        found = content["format"]
+    except (ValueError, KeyError, TypeError):
+        raise ArtifactError(f"{path} was not written by holdfast: its manifest cannot be read") from None
+    if found != form:
+        raise ArtifactError(f"{path} holds {found}, not {form}")
     for name in sorted(content["sha256"].keys() | arrays.keys()):
         if name not in arrays or name not in content["sha256"] or array_hash(arrays[name]) != content["sha256"][name]:
             raise ArtifactError(f"{path} was edited: the SHA-256 of its array {name!r} is not the one in its manifest")
     return content["facts"], arrays, seal
 
 
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
+def _read_arrays(path: Path) -> dict[str, Array]:
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} does not exist") from None
+    except DAMAGE as problem:
+        raise ArtifactError(f"{path} is truncated, damaged or not a holdfast file ({problem})") from None

@@ -18,7 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from holdfast.certification.tally import check_votes, tally
 from holdfast.ensemble.design import Design
-from holdfast.ensemble.sealed import array_hash, read_sealed, write_atomically, write_sealed
+from holdfast.ensemble.sealed import array_hash, read_sealed, write_sealed
+from holdfast.files import write_atomically
 from holdfast.types import ArtifactError, ConfigError
 
 FORM = "holdfast votes 1"
