@@ -184,7 +184,7 @@ class ResidualReweighting(Options, Rule):
     Example:
         >>> rng = np.random.default_rng(0)
         >>> updates = rng.normal(size=(10, 1000))
-        >>> updates[:3] += 10
+        >>> updates[:3] += 100
         >>> result = ResidualReweighting().aggregate(updates)
         >>> result.client_weights.round(2)
         array([0.  , 0.  , 0.  , 0.14, 0.14, 0.14, 0.14, 0.14, 0.14, 0.14])

@@ -49,6 +49,12 @@ class Fit:
     rejected: NDArray[np.int64]
     lines: Lines | None = None
 
+    @property
+    def nbytes(self) -> int:
+        """Memory held for the second pass."""
+        lines = self.lines
+        return 0 if lines is None else lines.center.nbytes + lines.slope.nbytes + lines.masks.nbytes
+
 
 def compiled(n: int, o: Options) -> bool:
     """Whether the compiled passes serve these options: all but Theil-Sen lines through many clients."""

@@ -92,7 +92,7 @@ def selection_network(n: int, ranks: Iterable[int]) -> Network:
 
     >>> net = selection_network(5, [2])
     >>> net.operations, len(selection_network(5, range(5)).comparators)
-    (14, 9)
+    (12, 9)
     """
     return _network(n, frozenset(ranks))
 

@@ -27,7 +27,9 @@ def _federations(x: Tensor, one: Callable[[Any], Any]) -> Tensor:
     """Apply a NumPy kernel to every `[n, d]` of a tensor in main memory."""
     stacked = x.detach().reshape(-1, *x.shape[-2:])
     results = [torch.from_numpy(one(federation.numpy())) for federation in stacked]
-    return torch.stack(results).reshape(*x.shape[:-2], *results[0].shape) if results else x.new_empty(x.shape[:-2])
+    if not results:
+        return x.new_empty((*x.shape[:-2], x.shape[-1]))
+    return torch.stack(results).reshape(*x.shape[:-2], x.shape[-1])
 
 
 def _blocks(x: Tensor, one: Callable[[Tensor], Tensor]) -> Tensor:
