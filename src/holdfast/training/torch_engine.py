@@ -50,9 +50,10 @@ class _Pairs:
 class TorchTrainer:
     """Trains any `torch.nn.Module` by FedAvg; the interface is `Trainer`, the way to make one is `make_trainer`.
 
-    Clients are stacked and take their steps together where that pays (`local_training.choose`). Matrix products on
-    a GPU use TF32 if the caller has set `torch.backends.cuda.matmul.fp32_precision = "tf32"`, and full float32
-    otherwise: precision is the process's own choice, and certificates hold for either.
+    Clients are stacked and take their steps together where that pays (`local_training.choose`). On a GPU, precision
+    is the process's own choice and torch's defaults hold: TF32 in convolutions (`torch.backends.cudnn.allow_tf32`),
+    full float32 in matrix products unless `torch.set_float32_matmul_precision("high")` was called. Certificates hold
+    for either; two GPUs need not give the same last bits.
 
     Batch normalization: running statistics are part of a model's state, clients update them and the server averages
     them like weights. Dropout: each client's step has its own seed, derived from (model, client, round, step).
@@ -167,8 +168,7 @@ class TorchTrainer:
             if intervene is not None:
                 kept.append(update)
                 continue
-            weights = torch.from_numpy(pairs.weights).to(self._device)
-            lengths = torch.from_numpy(pairs.counts).to(self._device)
+            weights, lengths = self._send(pairs.weights), self._send(pairs.counts)
             change += torch.segment_reduce(update.mul_(weights[:, None]), "sum", lengths=lengths, axis=0, initial=0)
         if intervene is None:
             return current + change
@@ -176,7 +176,7 @@ class TorchTrainer:
 
     def _local_updates(self, current: torch.Tensor, pairs: _Pairs, number: int) -> torch.Tensor:
         """What the clients of these pairs send: new minus old weights `[S, P]`."""
-        owner = torch.from_numpy(pairs.owner).to(self._device)
+        owner = self._send(pairs.owner)
         stack = current[owner]
         models = pairs.models[pairs.owner]
         steps, batch = self.fedavg.local_steps, self.fedavg.batch_size
@@ -187,7 +187,7 @@ class TorchTrainer:
                 [derive_seed(self.seed, "noise", int(model), int(client), number, step) for step in range(steps)]
                 for model, client in zip(models, pairs.clients, strict=True)
             ]
-        self._local(stack, torch.from_numpy(rows).to(self._device), seeds)
+        self._local(stack, self._send(rows), seeds)
         return stack.sub_(current[owner])
 
     def _intervened(
@@ -207,7 +207,7 @@ class TorchTrainer:
                 old.numpy() if on_cpu else old,
             )
             if answer is None:
-                weights = torch.from_numpy(group.weights[start:stop]).to(self._device)
+                weights = self._send(group.weights[start:stop])
                 following[place] = old + weights @ mine
                 continue
             new = torch.as_tensor(answer, dtype=torch.float32, device=self._device)
@@ -218,6 +218,11 @@ class TorchTrainer:
                 )
             following[place] = new
         return following
+
+    def _send(self, array: npt.NDArray[Any]) -> torch.Tensor:
+        """The array on the device; a GPU goes on computing meanwhile, which pageable memory would not allow."""
+        tensor = torch.from_numpy(array)
+        return tensor.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else tensor
 
     def _pairs(self, model_ids: Sequence[int], members: Members) -> _Pairs:
         """Lay out who trains what, and refuse clients that are not there or hold nothing."""
