@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import holdfast
-from holdfast.cli import aggregation, certify, data
+from holdfast.cli import certify, data
 from holdfast.types import HoldfastError
 
 app = typer.Typer(
@@ -37,7 +37,7 @@ def _options(
     pass
 
 
-for group in (certify, data, aggregation):
+for group in (certify, data):
     group.register(app)
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from click.core import ParameterSource
 
 _CERTIFY_HELP = """Train an ensemble of federated models on groups of clients and certify every test input.
 
@@ -92,9 +91,7 @@ def certify(
     config = CertifyConfig(
         **{name: ctx.params[name] for name in fields if name != "trusted"}, trusted=_numbers(trusted)
     )
-    given = {
-        name: getattr(config, name) for name in fields if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
-    }
+    given = {name: getattr(config, name) for name in fields if _typed(ctx, name)}
     with Reporter(quiet=as_json) as reporter:
         result = certify_run(
             config,
@@ -145,6 +142,12 @@ def plan(
     from holdfast.experiments.plan import plan_table
 
     _show(plan_table(n=clients, k=k, n_models=models, n_inputs=inputs, n_labels=labels, alpha=alpha), as_json)
+
+
+def _typed(ctx: typer.Context, name: str) -> bool:
+    """Whether the user gave this option, as opposed to its default."""
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -62,11 +62,13 @@ def certify_votes(
         if kind == "deployed":
             made.append(certify_deployed(votes.votes, design.membership, n_labels, bound=bound))
         elif kind == "secret":
-            iid = {"n": design.n} if design.kind == "random" else {}
-            made.append(certify_secret(votes.votes, design.group_sizes, design.repeats, n_labels, alpha=alpha, **iid))
+            n = design.n if design.kind == "random" else None
+            made.append(certify_secret(votes.votes, design.group_sizes, design.repeats, n_labels, alpha=alpha, n=n))
         else:
-            exact = {"exhaustive": True} if design.kind == "exhaustive" else {}
-            made.append(certify_ideal(votes.counts(), n=design.n, k=design.k, alpha=alpha, method=method, **exact))
+            exact = design.kind == "exhaustive"
+            made.append(
+                certify_ideal(votes.counts(), n=design.n, k=design.k, alpha=alpha, method=method, exhaustive=exact)
+            )
     return made
 
 

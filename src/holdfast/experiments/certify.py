@@ -91,21 +91,18 @@ def certify_run(
         _check_same(run, design, data_hash)
     else:
         run = _start(Path(out), config, federation, design, seed, data_hash)
-    events.note(plan_table_for(design, federation, alpha).text())
-    votes = _train(run, config, federation, design, trainer, keep_models, events)
-    return _finish(run, federation, votes, alpha, events)
-
-
-def plan_table_for(design: Design, federation: Federation, alpha: float) -> Any:
-    """The planner's table for this federation, its own design first."""
-    return plan_table(
+    plan = plan_table(
         n=design.n,
         k=design.k,
         n_models=design.n_models,
         n_inputs=len(federation.dataset.y_test),
         n_labels=federation.dataset.n_labels,
         alpha=alpha,
+        design=design.kind,
     )
+    events.note(plan.text())
+    votes = _train(run, config, federation, design, trainer, keep_models, events)
+    return _finish(run, federation, votes, alpha, events)
 
 
 def _trainer(

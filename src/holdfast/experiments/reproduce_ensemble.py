@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
 from holdfast.certification import (
@@ -32,6 +33,7 @@ from holdfast.experiments.result import describe
 from holdfast.experiments.run import write_json
 from holdfast.report import Comparison, LinePlot, Series, Table, comparison_table, show
 from holdfast.report.figures import line_figure, save_figure
+from holdfast.types import ConfigError
 
 ALPHA = 0.001
 PUBLISHED_METHOD = "as-published-ensemble"
@@ -109,8 +111,6 @@ class _Runs:
         self.arms = chosen.arms()
         unknown = [name for name in only if name not in self.arms]
         if unknown:
-            from holdfast.types import ConfigError
-
             raise ConfigError(f"only names {unknown[0]!r}, which is not one of {', '.join(self.arms)}")
         self._wanted = only or tuple(self.arms)
         self._done: dict[str, Votes] = {}
@@ -151,8 +151,13 @@ def _ideal(votes: Votes, *, alpha: float = ALPHA, method: str = PUBLISHED_METHOD
     return certify_ideal(votes.counts(), n=design.n, k=design.k, alpha=alpha, method=method)
 
 
+def _labels(votes: Votes) -> NDArray[np.int64]:
+    assert votes.labels is not None  # every run of a reproduction is on labeled data
+    return votes.labels
+
+
 def _series(name: str, votes: Votes, certificate: Certificate, **style: Any) -> Series:
-    curve = certificate.curve(votes.labels)
+    curve = certificate.curve(_labels(votes))
     return Series.of(name, np.arange(len(curve)), curve, **style)
 
 
@@ -262,7 +267,7 @@ def _comparisons(runs: _Runs) -> list[Comparison]:
             made.append(_compare(key, certificate, votes, note, m=m))
     if runs.has("images"):
         votes = runs.votes("images", runs.scale.models)
-        curve = _ideal(votes).curve(votes.labels)
+        curve = _ideal(votes).curve(_labels(votes))
         made.append(_compare("mnist-zero", int(np.argmax(curve == 0)), None, "measured, as published"))
     return made
 
@@ -274,8 +279,7 @@ def _compare(key: str, found: Certificate | int | None, votes: Votes | None, not
         ours = None if found is None else float(found)
         return Comparison(told.claim, told.value, ours, unit=told.unit, precision=told.precision, note=note)
     assert votes is not None
-    assert votes.labels is not None
-    share, total = found.certified_accuracy(votes.labels, m), votes.n_inputs
+    share, total = found.certified_accuracy(_labels(votes), m), votes.n_inputs
     count = round(share * total)
     low = float(clopper_pearson_lower(count, total, 0.025)) if count else 0.0
     high = float(clopper_pearson_upper(count, total, 0.025)) if count < total else 1.0
@@ -300,7 +304,7 @@ def _designs(runs: _Runs) -> tuple[Table, ...]:
     levels = tuple(m for m in LEVELS if m <= top) if top >= LEVELS[1] else tuple(range(max(top, 0) + 1))
     rows, values = [], []
     for kind, votes, certificate in entries:
-        shares = [certificate.certified_accuracy(votes.labels, m) for m in levels]
+        shares = [certificate.certified_accuracy(_labels(votes), m) for m in levels]
         words, cost = describe(votes.design), int(votes.design.membership.sum())
         rows.append((kind, words, str(cost), f"{certificate.alpha:g}", *(f"{100 * s:.1f}" for s in shares)))
         values.append((kind, words, cost, certificate.alpha, *shares))

@@ -1,0 +1,218 @@
+"""`holdfast certify`, `recertify` and `plan` as a user runs them: real processes, real files, bad input, kill -9."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+SMALL = ("--clients", "20", "--k", "2", "--design", "disjoint", "--rounds", "4", "--seed", "a seed for tests only")
+
+
+def holdfast(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "holdfast", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("certify") / "run"
+    done = holdfast("certify", *SMALL, "--out", out)
+    assert done.returncode == 0, done.stderr
+    return out, done
+
+
+def test_the_run_holds_every_stage(run):
+    out, done = run
+    names = {path.name for path in out.iterdir()}
+    assert {"run.json", "secret.json", "votes.npz", "certificates.parquet", "report.html", "figures", "models"} <= names
+    assert "provably keep their correct label" in " ".join(done.stdout.split())
+    manifest = json.loads((out / "run.json").read_text())
+    assert manifest["seed_commitment"] not in (out / "secret.json").read_text()
+    assert "a seed for tests only" not in (out / "run.json").read_text().replace(manifest["command"], "")
+    assert (out / "secret.json").stat().st_mode & 0o077 == 0
+    assert set(manifest["assumptions"]) == {"deployed", "secret"}
+
+
+def test_the_table_of_certificates_is_what_the_votes_say(run):
+    out, _ = run
+    table = pd.read_parquet(out / "certificates.parquet")
+    assert {"label", "vote", "deployed_radius", "secret_radius", "deployed_margin"} <= set(table.columns)
+    # Disjoint groups: the exact radius is half the margin over the strongest rival, ties to the smaller label.
+    from holdfast.ensemble import Votes
+
+    votes = Votes.load(out / "votes.npz")
+    counts = np.stack([np.bincount(column, minlength=10) for column in votes.votes.T])
+    rivals = counts + (np.arange(10) < counts.argmax(axis=1)[:, None])
+    rivals[np.arange(len(counts)), counts.argmax(axis=1)] = -1
+    expected = (counts.max(axis=1) - rivals.max(axis=1)) // 2
+    capped = table["deployed_radius"].to_numpy()
+    np.testing.assert_array_equal(np.minimum(capped, 10), np.minimum(expected, 10))
+
+
+def test_the_same_seed_gives_the_same_votes_and_another_process_needs_no_models(run, tmp_path):
+    out, _ = run
+    again = holdfast("certify", *SMALL, "--out", tmp_path / "again", "--no-keep-models", "--no-baseline", "--json")
+    assert again.returncode == 0, again.stderr
+    told = json.loads(again.stdout)
+    assert told["n_models"] == 10
+    hashes = json.loads((out / "run.json").read_text())["votes_sha256"]
+    assert json.loads((tmp_path / "again" / "run.json").read_text())["votes_sha256"] == hashes
+    assert not (tmp_path / "again" / "models").exists()
+
+
+def test_recertify_reads_votes_only(run, tmp_path):
+    out, _ = run
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    for name in ("run.json", "votes.npz"):
+        (alone / name).write_bytes((out / name).read_bytes())
+    code = (
+        "import sys; options = ['--kind', 'deployed', '--bound', 'exact', '--json'];"
+        "sys.argv = ['holdfast', 'recertify', sys.argv[1], *options];"
+        "from holdfast.cli import main; main(); "
+    )
+    check = "import atexit, sys; atexit.register(lambda: sys.stderr.write('torch loaded' * ('torch' in sys.modules)));"
+    done = subprocess.run([sys.executable, "-c", check + code, alone], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "torch loaded" not in done.stderr
+    exact = json.loads(done.stdout)["certificates"][0]
+    table = pd.read_parquet(out / "certificates.parquet")
+    counted = np.bincount(table["deployed_radius"], minlength=len(exact["radius_counts"]))
+    assert exact["radius_counts"] == counted.tolist()
+
+
+def test_recertify_writes_where_it_is_told_and_never_over_a_file(run, tmp_path):
+    out, _ = run
+    target = tmp_path / "again.parquet"
+    assert holdfast("recertify", out, "--alpha", "0.1", "--out", target).returncode == 0
+    before = target.read_bytes()
+    refused = holdfast("recertify", out, "--alpha", "0.2", "--out", target)
+    assert refused.returncode == 2
+    assert "exists already" in refused.stderr
+    assert target.read_bytes() == before
+
+
+def test_damaged_and_foreign_votes_are_refused_by_hash(run, tmp_path):
+    out, _ = run
+    whole = (out / "votes.npz").read_bytes()
+    other = tmp_path / "other"
+    assert holdfast("certify", *SMALL[:-1], "another seed of a test", "--out", other, "--no-baseline").returncode == 0
+    foreign = (other / "votes.npz").read_bytes()
+    for content in (whole[: len(whole) // 2], whole[:-40] + bytes(40), b"not a vote file", foreign):
+        broken = tmp_path / "broken"
+        broken.mkdir(exist_ok=True)
+        (broken / "run.json").write_bytes((out / "run.json").read_bytes())
+        (broken / "votes.npz").write_bytes(content)
+        refused = holdfast("recertify", broken)
+        assert refused.returncode == 2, refused.stdout
+        assert refused.stderr.startswith("error: ")
+        assert "Traceback" not in refused.stderr
+    assert "SHA-256" in refused.stderr  # the foreign one, last: intact, but of another run
+
+
+def test_resume_of_a_finished_run_changes_nothing(run):
+    out, _ = run
+    before = {path: path.read_bytes() for path in (out / "votes.npz", out / "certificates.parquet")}
+    done = holdfast("certify", "--out", out, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_kill_at_any_moment_and_resume_gives_the_votes_of_an_uninterrupted_run(tmp_path):
+    settings = (*SMALL, "--model", "cnn_of_the_test:tiny", "--no-baseline", "--engine", "torch")
+    (tmp_path / "cnn_of_the_test.py").write_text(
+        "from torch import nn\n"
+        "def tiny(input_shape, n_labels):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, n_labels))\n"
+    )
+    whole = holdfast("certify", *settings, "--out", "whole", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    command = [sys.executable, "-m", "holdfast", "certify", *settings, "--out", "killed", "--resume"]
+    kills = 0
+    for wait in (0.2, 1.5, 2.5, 3.5, 4.5):
+        victim = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        time.sleep(wait)
+        if victim.poll() is None:
+            os.kill(victim.pid, signal.SIGKILL)
+            kills += 1
+        victim.wait()
+    assert kills >= 2
+    done = holdfast("certify", "--out", "killed", "--resume", cwd=tmp_path)
+    if not (tmp_path / "killed" / "run.json").exists():  # every kill came before the run had begun
+        done = holdfast("certify", *settings, "--out", "killed", "--resume", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    votes = [json.loads((tmp_path / name / "run.json").read_text())["votes_sha256"] for name in ("whole", "killed")]
+    assert votes[0] == votes[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("certify", "--clients", 5, "--k", 9), "k=9"),
+        (("certify", "--clients", 20, "--k", 2, "--alpha", 1.5), "alpha"),
+        (("certify", "--clients", 20, "--k", 0), "k=0"),
+        (("certify", "--clients", 100000, "--k", 2), "100000"),
+        (("certify", "--clients", 20, "--k", 2, "--design", "random"), "n_models"),
+        (("certify", "--clients", 20, "--k", 2, "--design", "circles"), "circles"),
+        (("certify", "--clients", 20, "--k", 2, "--skew", 1.5), "q"),
+        (("certify", "--k", 2), "clients"),
+        (("certify", "--clients", 20, "--data", "no-such-data"), "no-such-data"),
+        (("certify", "--clients", 20, "--k", 2, "--model", "json:dumps"), "json:dumps"),
+        (("certify", "--clients", 20, "--k", 2, "--rounds", 0), "rounds"),
+        (("certify", "--clients", 20, "--k", 2, "--lr", -1), "lr"),
+        (("certify", "--clients", 20, "--k", 2, "--trusted", "77"), "77"),
+        (("certify", "--clients", 20, "--k", 2, "--trusted", "a,b"), "a,b"),
+        (("certify", "--clients", 20, "--k", 2, "--test-inputs", 0), "test_inputs"),
+        (("certify", "--clients", 20, "--k", 2, "--engine", "magic"), "magic"),
+        (("plan", "--clients", 5, "--k", 9), "k=9"),
+        (("recertify", "/no/such/run"), "run.json"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(arguments, says, tmp_path):
+    out = ("--out", tmp_path / "out") if arguments[0] == "certify" else ()
+    done = holdfast(*arguments, *out)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out" / "votes.npz").exists()
+
+
+def test_resume_with_another_setting_is_refused_and_nothing_changes(run):
+    out, _ = run
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for option, value in (("--k", "4"), ("--rounds", "9"), ("--seed", "other"), ("--data", "mnist")):
+        done = holdfast("certify", "--out", out, "--resume", option, value)
+        assert done.returncode == 2
+        assert option in done.stderr
+    assert holdfast("certify", *SMALL, "--out", out).returncode == 2  # without --resume
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_nan_in_the_users_data_is_named(tmp_path):
+    x = np.random.default_rng(0).normal(size=(100, 4)).astype(np.float32)
+    x[3, 2] = np.nan
+    np.savez(tmp_path / "bad.npz", x=x, y=np.arange(100) % 2)
+    done = holdfast("certify", "--data", tmp_path / "bad.npz", "--clients", 10, "--k", 2, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert "NaN" in done.stderr
+
+
+def test_trusted_clients_join_every_group_and_their_own_model_is_the_baseline(tmp_path):
+    done = holdfast("certify", *SMALL, "--trusted", "0,1", "--out", tmp_path / "run", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["n_clients"] == 18  # only the others can be malicious
+    assert 0 < told["trusted_only_accuracy"] <= 1
+
+
+def test_the_plan_says_what_can_be_certified_before_training():
+    done = holdfast("plan", "--clients", 1000, "--k", 10, "--models", 10, "--inputs", 10000, "--json")
+    assert done.returncode == 0, done.stderr
+    assert "24 models" in done.stdout
