@@ -95,7 +95,7 @@ def test_digits_split_is_stratified_and_drawn_from_the_seed():
     assert data.fingerprint() == load("digits", seed=0).fingerprint() != load("digits", seed=1).fingerprint()
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int64", "int8", "bool"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int64", "int32", "int8", "bool"])
 def test_npz_round_trip_keeps_values_and_users(tmp_path, dtype):
     rng = np.random.default_rng(0)
     x = rng.integers(0, 2, (40, 3)).astype(dtype)
@@ -130,6 +130,22 @@ def test_npz_with_its_own_test_set_keeps_it_and_puts_new_users_last(tmp_path):
     assert data.users_train.tolist() == [0, 0, 1, 1]
     assert data.users_test.tolist() == [2, 1]
     assert data.user_names == ("m", "z", "a")
+
+
+def test_pixels_of_any_usual_layout_become_channels_first(tmp_path):
+    colour = np.random.default_rng(0).integers(0, 256, (8, 6, 5, 3), dtype=np.uint8)
+    y = np.zeros(8, int)
+    for x, shape in [
+        (colour, (3, 6, 5)),
+        (colour.transpose(0, 3, 1, 2), (3, 6, 5)),
+        (colour[..., :1], (1, 6, 5)),
+        (colour[..., 0], (1, 6, 5)),
+    ]:
+        np.savez(tmp_path / "d.npz", x=x, y=y, x_test=x, y_test=y)
+        data = load(tmp_path / "d.npz")
+        assert data.image_shape == shape
+        channels = colour.transpose(0, 3, 1, 2)[:, : shape[0]]
+        np.testing.assert_array_equal(data.x_train, channels / np.float32(255))
 
 
 @pytest.mark.parametrize(
@@ -212,6 +228,21 @@ def test_tables_round_trip(tmp_path, suffix):
     rows = {tuple(row): int(label) for row, label in zip(data.x_train, data.y_train, strict=True)}
     assert all(int(age) % 2 == label for (age, _), label in rows.items())
     assert len(data.y_test) == 6
+
+
+def test_nullable_and_object_columns_are_read_as_what_they_hold(tmp_path):
+    table = pd.DataFrame({"a": np.arange(24.0), "y": np.arange(24) % 12, "client": ["x", "y"] * 12})
+    for dtype, names in (("Int64", "integers"), ("int8", "integers"), ("string", "text"), ("boolean", "truth")):
+        column = table["y"] % 2 == 1 if dtype == "boolean" else table["y"]
+        table.assign(y=column.astype(dtype)).to_parquet(tmp_path / "t.parquet")
+        data = load(tmp_path / "t.parquet")
+        assert data.n_labels == (2 if names == "truth" else 12)
+        expected = sorted(map(str, range(12))) if names == "text" else [str(i) for i in range(data.n_labels)]
+        assert list(data.label_names) == expected
+        assert data.user_names == ("x", "y")
+    table.assign(y=pd.Timestamp("2020-01-01")).to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="labels must be integers"):
+        load(tmp_path / "t.parquet")
 
 
 def test_parquet_with_lists_in_train_and_test(tmp_path):

@@ -19,7 +19,9 @@ def problems(draw):
     y = np.array(draw(st.lists(st.integers(0, n_labels - 1), min_size=1, max_size=200)))
     params = {
         "label-skew": {"q": draw(st.floats(0.001, 1.0))},
-        "dirichlet": {"beta": draw(st.one_of(st.floats(1e-300, 1e300), st.sampled_from([0.01, 0.9])))},
+        "dirichlet": {
+            "beta": draw(st.one_of(st.floats(5e-324, 1.7e308), st.sampled_from([0.01, 0.9, 5e-324, 1.7e308])))
+        },
         "shards": {"shards": draw(st.integers(1, 3))},
     }.get(kind, {})
     return kind, y, draw(st.integers(1, 60)), draw(st.integers(0, 2**63)), params

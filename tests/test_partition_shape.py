@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from holdfast.data import partition
+from holdfast.data.partition import _fill
 from holdfast.types import DataError
 
 
@@ -48,15 +49,18 @@ def test_label_skew_says_when_a_group_has_too_few_rows():
         partition("label-skew", y, n=10, seed=0, q=1.0)
 
 
-def test_filling_takes_from_the_largest_client_of_the_group():
-    y = np.zeros(40, dtype=int)
-    for seed in range(20):
-        # By hand: the same draw without filling, then one row at a time from the largest.
-        holders = np.empty(40, dtype=int)
-        parts = partition("label-skew", y, n=30, seed=seed, groups=1)
-        holders[parts.indices] = parts.holders()
-        assert parts.sizes.min() == 1
-        assert parts.sizes.max() <= 4
+@given(st.lists(st.integers(0, 9), min_size=30, max_size=80), st.integers(1, 3))
+def test_filling_takes_the_last_row_of_the_largest_client(holders, smallest):
+    expected = list(holders)
+    for client in range(10):
+        while expected.count(client) < smallest:
+            sizes = [expected.count(c) for c in range(10)]
+            donor = sizes.index(max(sizes))
+            rows = [row for row, holder in enumerate(holders) if holder == donor and expected[row] == donor]
+            expected[rows[-1]] = client
+    filled = np.array(holders)
+    _fill(filled, range(10), smallest)
+    assert filled.tolist() == expected
 
 
 def test_dirichlet_small_beta_concentrates_and_large_beta_evens_out():
@@ -68,6 +72,8 @@ def test_dirichlet_small_beta_concentrates_and_large_beta_evens_out():
 
     assert evenness(0.01) > 0.9
     assert evenness(1e6) < 0.11
+    assert evenness(1.7e308) < 0.11
+    assert evenness(5e-324) > 0.99
     assert evenness(0.01) > evenness(0.9) > evenness(100.0)
 
 

@@ -194,12 +194,14 @@ def as_labels(
     name: str, y: ArrayLike, label_names: Sequence[str] | None, also: ArrayLike | None
 ) -> tuple[Array, tuple[str, ...]]:
     """Labels as int64 0..L-1 and their L names; `also` are the test labels, which may hold a label `y` lacks."""
-    array = np.asarray(y)
+    array = _plain(y)
     if array.ndim != 1:
         raise DataError(f"{name}: y has shape {array.shape}; one label per row is needed")
     given = None if label_names is None else tuple(str(label) for label in label_names)
-    everything = array if also is None else np.concatenate([array, np.asarray(also).ravel()])
-    if everything.dtype.kind in "USO":
+    everything = array if also is None else np.concatenate([array, _plain(also).ravel()])
+    if everything.dtype.kind not in "biufUS":
+        raise DataError(f"{name}: y has dtype {everything.dtype}; labels must be integers 0..L-1 or names")
+    if everything.dtype.kind in "US":
         names = given or tuple(sorted({str(label) for label in everything}))
         codes = {label: code for code, label in enumerate(names)}
         unknown = sorted({str(label) for label in everything} - set(names))
@@ -228,18 +230,24 @@ def as_users(
         if users_test is not None:
             raise DataError(f"{name} names the client of test rows but not of training rows; give both or neither")
         return None, None, ()
-    array = np.asarray(users)
+    array = _plain(users)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise DataError(f"{name}: {int((~np.isfinite(array)).sum())} rows have no client; name one for every row")
     known, codes = np.unique(array, return_inverse=True)
     held: Array | None = None
     if users_test is not None:
-        test = np.asarray(users_test)
+        test = _plain(users_test)
         new = np.setdiff1d(np.unique(test), known)
         order = {value: code for code, value in enumerate([*known.tolist(), *new.tolist()])}
         held = np.array([order[value] for value in test.tolist()], dtype=np.int64)
         known = np.concatenate([known, new])
     return codes.astype(np.int64).ravel(), held, tuple(str(user) for user in known)
+
+
+def _plain(values: ArrayLike) -> Array:
+    """An array of numbers or of text; tables may hold either as Python objects."""
+    array = np.asarray(values)
+    return np.array(array.tolist()) if array.dtype == object else array
 
 
 def _channels_first(pixels: Array) -> Array:

@@ -192,9 +192,7 @@ def dirichlet(y: Rows, n: int, rng: np.random.Generator, *, beta: float = 0.9, m
     holders = np.empty(len(y), dtype=np.int64)
     for label in np.unique(y):
         rows = rng.permutation(np.flatnonzero(y == label))
-        share = rng.dirichlet(np.full(n, beta))
-        if not np.isfinite(share).all() or share.sum() <= 0:  # underflow or overflow: take the limit itself
-            share = np.eye(n)[rng.integers(n)] if beta < 1 else np.full(n, 1 / n)
+        share = rng.dirichlet(np.full(n, min(beta, 1e12)))  # above, it is uniform anyway, and then overflows
         cuts = np.minimum((np.cumsum(share) * len(rows)).round().astype(np.int64)[:-1], len(rows))
         holders[rows] = np.searchsorted(cuts, np.arange(len(rows)), side="right")
     _fill(holders, range(n), smallest)
