@@ -1,8 +1,10 @@
 """The report's numbers are the certificate's, never rounded up, and the same in every form."""
 
+import doctest
 import json
 import re
 from io import StringIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -272,3 +274,10 @@ def test_reports_of_different_test_sets_are_refused():
         report_of()
     with pytest.raises(DataError, match="labels has shape"):
         summarize(certificate([(1, 1, 1)]), [1, 2])
+
+
+def test_the_examples_of_the_guide_are_true():
+    guide = Path(__file__).parents[1] / "docs" / "report.md"
+    results = doctest.testfile(str(guide), module_relative=False)
+    assert results.attempted >= 8
+    assert results.failed == 0

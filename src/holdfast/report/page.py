@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,8 @@ def render_page(report: CertifyReport) -> str:
         .render(
             report=report,
             words=wording,
-            kind_text=[(kind, wording.KIND_TEXT[kind]) for kind in dict.fromkeys(s.kind for s in report.kinds)],
+            kind_text=_kinds(report),
+            designs=list(dict.fromkeys(s.design for s in report.kinds if s.design)),
             headline=wording.headline(report),
             start_m=m,
             top_m=max(report.max_radius, 0) + 1,
@@ -82,6 +84,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["number"] = wording.number
+    environment.filters["setting"] = lambda value: value if isinstance(value, str) else json.dumps(value, default=str)
     return environment
 
 
@@ -129,6 +132,14 @@ def _radius_summary(summary: CertificateSummary) -> str:
     half = next((m for m in range(summary.max_radius + 2) if 2 * summary.certified(m) < summary.n_inputs), 0) - 1
     middle = f"half of the inputs have radius {half} or more" if half >= 0 else "more than half of the inputs abstained"
     return f"Largest radius {summary.max_radius}; {middle}; {summary.abstained} abstained."
+
+
+def _kinds(report: CertifyReport) -> list[tuple[str, wording.KindText, str]]:
+    """Each kind of certificate of the report, its explanation, and how its radii were computed."""
+    methods: dict[str, dict[str, None]] = {}
+    for s in report.kinds:
+        methods.setdefault(s.kind, {})[s.method] = None
+    return [(kind, wording.KIND_TEXT[kind], "; ".join(found)) for kind, found in methods.items()]
 
 
 def _live_row(report: CertifyReport, s: CertificateSummary, m: int) -> dict[str, Any]:
