@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from holdfast.data import partition
-from holdfast.data.partition import _fill
+from holdfast.data.dealing import fill
 from holdfast.types import DataError
 
 
@@ -59,7 +59,7 @@ def test_filling_takes_the_last_row_of_the_largest_client(holders, smallest):
             rows = [row for row, holder in enumerate(holders) if holder == donor and expected[row] == donor]
             expected[rows[-1]] = client
     filled = np.array(holders)
-    _fill(filled, range(10), smallest)
+    fill(filled, range(10), smallest)
     assert filled.tolist() == expected
 
 

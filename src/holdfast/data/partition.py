@@ -7,7 +7,6 @@ a `DataError` says so.
 
 from __future__ import annotations
 
-import heapq
 import inspect
 import math
 import zlib
@@ -18,13 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from holdfast.data.dealing import deal, fill, share_labels
 from holdfast.types import ConfigError, DataError
 
 Rows = NDArray[np.int64]
 Holder = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Partition:
     """Rows by client: client c holds rows `indices[offsets[c]:offsets[c + 1]]`.
 
@@ -142,7 +142,7 @@ def partition(
 
 def iid(y: Rows, n: int, rng: np.random.Generator) -> Holder:
     """Every client gets a random sample of the rows; sizes differ by at most one."""
-    return _deal(rng.permutation(len(y)), n)
+    return deal(rng.permutation(len(y)), n)
 
 
 def label_skew(y: Rows, n: int, rng: np.random.Generator, *, q: float = 0.5, groups: int | None = None) -> Holder:
@@ -173,7 +173,7 @@ def label_skew(y: Rows, n: int, rng: np.random.Generator, *, q: float = 0.5, gro
                 f"label-skew with q = {q} gives group {g} {rows} rows for its {bounds[g + 1] - bounds[g]} clients, "
                 "so a client would be empty; use fewer clients, more rows or a smaller q"
             )
-        _fill(holders, range(bounds[g], bounds[g + 1]), 1)
+        fill(holders, range(bounds[g], bounds[g + 1]), 1)
     return holders
 
 
@@ -195,7 +195,7 @@ def dirichlet(y: Rows, n: int, rng: np.random.Generator, *, beta: float = 0.9, m
         share = rng.dirichlet(np.full(n, min(beta, 1e12)))  # above, it is uniform anyway, and then overflows
         cuts = np.minimum((np.cumsum(share) * len(rows)).round().astype(np.int64)[:-1], len(rows))
         holders[rows] = np.searchsorted(cuts, np.arange(len(rows)), side="right")
-    _fill(holders, range(n), smallest)
+    fill(holders, range(n), smallest)
     return holders
 
 
@@ -208,8 +208,8 @@ def shards(y: Rows, n: int, rng: np.random.Generator, *, shards: int = 2) -> Hol
     if pieces > len(y):
         raise DataError(f"{len(y)} rows cannot be cut into {pieces} shards ({shards} for each of {n} clients)")
     order = np.argsort(y, kind="stable")
-    piece = _deal(order, pieces)
-    holder_of_piece = _deal(rng.permutation(pieces), n)
+    piece = deal(order, pieces)
+    holder_of_piece = deal(rng.permutation(pieces), n)
     holders: Holder = holder_of_piece[piece]
     return holders
 
@@ -233,7 +233,7 @@ def two_labels(y: Rows, n: int, rng: np.random.Generator) -> Holder:
         if not (held == label).any():
             most = int(np.bincount(held.ravel()).argmax())
             held[tuple(np.argwhere(held == most)[0])] = label
-    return _share_labels(y, labels, held, rng)
+    return share_labels(y, labels, held, rng)
 
 
 def one_label(y: Rows, n: int, rng: np.random.Generator) -> Holder:
@@ -244,7 +244,7 @@ def one_label(y: Rows, n: int, rng: np.random.Generator) -> Holder:
     labels = np.unique(y)
     if n < len(labels):
         raise ConfigError(f"n is {n}, but one-label needs at least one client for each of the {len(labels)} labels")
-    return _share_labels(y, labels, (np.arange(n) % len(labels))[:, None], rng)
+    return share_labels(y, labels, (np.arange(n) % len(labels))[:, None], rng)
 
 
 def by_user(y: Rows, n: int, rng: np.random.Generator, *, users: Rows) -> Holder:
@@ -264,45 +264,6 @@ PARTITIONS: dict[str, Callable[..., Holder]] = {
     "two-labels": two_labels,
     "one-label": one_label,
 }
-
-
-def _deal(order: Rows, parts: int) -> Holder:
-    """Cut `order` into consecutive parts of equal size (up to one) and say, for each element, which part it is in."""
-    part = np.empty(len(order), dtype=np.int64)
-    part[order] = np.repeat(np.arange(parts), [len(piece) for piece in np.array_split(order, parts)])
-    return part
-
-
-def _share_labels(y: Rows, labels: Rows, held: NDArray[np.int64], rng: np.random.Generator) -> Holder:
-    """Rows of each label shared equally, at random, among the clients whose row of `held` `[n, k]` names it."""
-    holders = np.empty(len(y), dtype=np.int64)
-    for position, label in enumerate(labels):
-        rows = np.flatnonzero(y == label)
-        clients = rng.permutation(np.flatnonzero((held == position).any(axis=1)))
-        holders[rows] = clients[_deal(rng.permutation(len(rows)), len(clients))]
-    return holders
-
-
-def _fill(holders: Holder, clients: range, smallest: int) -> None:
-    """Give clients with fewer than `smallest` rows the last rows of whoever holds most, in place.
-
-    Needs at least `smallest` rows per client in all; then some client always has one to spare.
-    """
-    counts = np.bincount(holders, minlength=clients.stop)
-    needy = [client for client in clients if counts[client] < smallest]
-    if not needy:
-        return
-    order = np.argsort(holders, kind="stable")
-    last = np.cumsum(counts) - 1
-    richest = [(-int(counts[client]), client) for client in clients if counts[client] > smallest]
-    heapq.heapify(richest)
-    for client in needy:
-        for _ in range(smallest - int(counts[client])):
-            size, donor = heapq.heappop(richest)
-            holders[order[last[donor]]] = client
-            last[donor] -= 1
-            if -size - 1 > smallest:
-                heapq.heappush(richest, (size + 1, donor))
 
 
 def _from_holders(holders: Holder, n: int, kind: str) -> Partition:
