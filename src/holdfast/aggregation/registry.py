@@ -15,6 +15,7 @@ from holdfast.aggregation.distance import Bulyan, Krum, MultiKrum
 from holdfast.aggregation.geometric import CenteredClipping, GeometricMedian
 from holdfast.aggregation.mixing import Bucketing, NearestNeighborMixing, NormClipping
 from holdfast.aggregation.regression import RepeatedMedian, ResidualReweighting, TheilSen
+from holdfast.aggregation.romoa import Romoa
 from holdfast.aggregation.similarity import FoolsGold
 from holdfast.types import ConfigError
 
@@ -31,6 +32,7 @@ RULES: dict[str, type[Any]] = {
     "bulyan": Bulyan,
     "geometric-median": GeometricMedian,
     "foolsgold": FoolsGold,
+    "romoa": Romoa,
     "centered-clipping": CenteredClipping,
     "norm-clipping": NormClipping,
     "nearest-neighbor-mixing": NearestNeighborMixing,
