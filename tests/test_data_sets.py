@@ -84,6 +84,11 @@ def test_har_reads_the_archive_like_the_folder_and_names_what_is_wrong(tmp_path)
     whole = load("har", data_dir=tmp_path / "plain")
     assert load("har", data_dir=tmp_path / "zipped").fingerprint() == whole.fingerprint()
     assert load(tmp_path / "plain").fingerprint() == whole.fingerprint()
+    (tmp_path / "nested").mkdir()
+    for name in ("human+activity+recognition+using+smartphones.zip", "UCI HAR Dataset.zip"):
+        with zipfile.ZipFile(tmp_path / "nested" / name, "w") as outer:
+            outer.write(tmp_path / "zipped" / "UCI HAR Dataset.zip", "UCI HAR Dataset.zip")
+        assert load("har", data_dir=tmp_path / "nested").fingerprint() == whole.fingerprint()
     archive = tmp_path / "zipped" / "UCI HAR Dataset.zip"
     archive.write_bytes(archive.read_bytes()[:1000])
     with pytest.raises(DataError, match="cannot be read"):
@@ -239,6 +244,7 @@ def test_kaggle_loans_have_the_papers_91_features_and_states_as_clients(tmp_path
     assert data.x_train.shape[1] == len(data.feature_names) == 91
     assert set(OPENINTRO_COLUMNS) <= set(data.feature_names)
     assert data.n_labels == 9
+    assert load(tmp_path / "loan.csv").fingerprint() == load(tmp_path).fingerprint() == data.fingerprint()
     assert data.user_names == ("CA", "NY", "TX")
     assert len(data.y_test) == sum(int(count * 0.2) for count in table["addr_state"].value_counts())
     assert np.allclose(data.x_train[:, data.feature_names.index("loan_amnt")].mean(), 0, atol=1e-6)

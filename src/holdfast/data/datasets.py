@@ -145,6 +145,8 @@ def _load_path(path: Path, *, seed: int) -> Dataset:
         return read_npz(path, seed=seed)
     if path.name.endswith((".json", ".json.gz")):
         return reviews.read_reviews(path, seed=seed)
+    if path.name in loan.NAMES:
+        return loan.read_loan(path, seed=seed)
     if path.name.endswith(SUFFIXES):
         return read_table(path, seed=seed)
     raise DataError(f"{path} is of no known kind; it must end in {', '.join(SUFFIXES)}, .json or .json.gz")
@@ -192,7 +194,10 @@ DATASETS: dict[str, Source] = {
         files=(
             RemoteFile(
                 har.ARCHIVE,
-                ("https://archive.ics.uci.edu/ml/machine-learning-databases/00240/UCI%20HAR%20Dataset.zip",),
+                (
+                    f"https://archive.ics.uci.edu/static/public/240/{har.OUTER_ARCHIVE}",
+                    "https://archive.ics.uci.edu/ml/machine-learning-databases/00240/UCI%20HAR%20Dataset.zip",
+                ),
             ),
         ),
         wanted=f"{har.ARCHIVE!r} (or the folder it unpacks to)",

@@ -16,6 +16,7 @@ from holdfast.data.dataset import Dataset, assemble
 from holdfast.types import DataError
 
 ARCHIVE = "UCI HAR Dataset.zip"
+OUTER_ARCHIVE = "human+activity+recognition+using+smartphones.zip"  # what UCI serves today: ARCHIVE inside
 FOLDER = "UCI HAR Dataset"
 LABELS = ("WALKING", "WALKING_UPSTAIRS", "WALKING_DOWNSTAIRS", "SITTING", "STANDING", "LAYING")
 FEATURES = 561
@@ -39,7 +40,8 @@ def read_har(folder: Path, *, seed: int) -> Dataset:
     root = _root(folder)
     if root is None:
         raise DataError(f"{folder} has neither {ARCHIVE} nor the folders train and test that it unpacks to")
-    parts = [(_table(root, part, "X"), _column(root, part, "y"), _column(root, part, "subject")) for part in _PARTS]
+    files = _files(root)
+    parts = [tuple(_numbers(root, files, f"{part}/{kind}_{part}.txt") for kind in _KINDS) for part in _PARTS]
     for part, (x, y, subject) in zip(_PARTS, parts, strict=True):
         if not len(x) == len(y) == len(subject):
             raise DataError(
@@ -51,44 +53,41 @@ def read_har(folder: Path, *, seed: int) -> Dataset:
 
 
 _PARTS = ("train", "test")
+_KINDS = ("X", "y", "subject")
+_MEMBERS = tuple(f"{part}/{kind}_{part}.txt" for part in _PARTS for kind in _KINDS)
 
 
 def _root(folder: Path) -> Path | None:
-    """Where `train/X_train.txt` is: the folder, the one inside it, or the archive."""
+    """Where `train/X_train.txt` is: the folder, the one inside it, or an archive."""
     for candidate in (folder, folder / FOLDER):
         if all((candidate / part / f"X_{part}.txt").is_file() for part in _PARTS):
             return candidate
-    archive = folder / ARCHIVE
-    return archive if archive.is_file() else None
+    return next((folder / name for name in (ARCHIVE, OUTER_ARCHIVE) if (folder / name).is_file()), None)
 
 
-def _read(root: Path, part: str, kind: str) -> tuple[str, io.BytesIO]:
-    member = f"{part}/{kind}_{part}.txt"
+def _files(root: Path) -> dict[str, bytes]:
+    """The six files that count, by name."""
     try:
         if root.is_dir():
-            return str(root / member), io.BytesIO((root / member).read_bytes())
-        with zipfile.ZipFile(root) as archive:
-            return f"{root}:{member}", io.BytesIO(archive.read(f"{FOLDER}/{member}"))
+            return {member: (root / member).read_bytes() for member in _MEMBERS}
+        with zipfile.ZipFile(root) as outer:
+            inner = io.BytesIO(outer.read(ARCHIVE)) if ARCHIVE in outer.namelist() else root
+            with zipfile.ZipFile(inner) as archive:
+                return {member: archive.read(f"{FOLDER}/{member}") for member in _MEMBERS}
     except (OSError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{member} in {root} cannot be read ({error}); delete it and get it again") from error
+        raise DataError(f"{root} cannot be read ({error}); delete it and get it again") from error
 
 
-def _table(root: Path, part: str, kind: str) -> NDArray[Any]:
-    source, stream = _read(root, part, kind)
+def _numbers(root: Path, files: dict[str, bytes], member: str) -> NDArray[Any]:
+    """One file: float32 `[rows, 561]` for features, int64 `[rows]` for labels and subjects."""
+    is_features = "/X_" in member
     try:
-        table = pd.read_csv(stream, sep=r"\s+", header=None, dtype=np.float32).to_numpy()
+        table = pd.read_csv(
+            io.BytesIO(files[member]), sep=r"\s+", header=None, dtype=np.float32 if is_features else np.int64
+        ).to_numpy()
     except ValueError as error:
-        raise DataError(f"{source} is damaged ({str(error).splitlines()[0]}); delete it and get it again") from error
-    if table.shape[1] != FEATURES:
-        raise DataError(
-            f"{source} has {table.shape[1]} columns where UCI HAR has {FEATURES}; delete it and get it again"
-        )
-    return table
-
-
-def _column(root: Path, part: str, kind: str) -> NDArray[Any]:
-    source, stream = _read(root, part, kind)
-    try:
-        return np.array(stream.read().split(), dtype=np.int64)
-    except ValueError as error:
-        raise DataError(f"{source} is damaged ({error}); delete it and get it again") from error
+        raise DataError(f"{member} of {root} is damaged ({str(error).splitlines()[0]}); get it again") from error
+    columns = FEATURES if is_features else 1
+    if table.shape[1] != columns:
+        raise DataError(f"{member} of {root} has {table.shape[1]} columns where UCI HAR has {columns}; get it again")
+    return table if is_features else table[:, 0]

@@ -88,7 +88,7 @@ def read_loan(path: Path, *, seed: int) -> Dataset:
     if path.is_dir():
         file = _file(path)
         if file is None:
-            raise DataError(f"{path} has none of the files {', '.join(_NAMES)}; put one of them there")
+            raise DataError(f"{path} has none of the files {', '.join(NAMES)}; put one of them there")
         path = file
     columns = _columns(path)
     state = next((name for name in STATE_COLUMNS if name in columns), None)
@@ -118,11 +118,11 @@ def read_loan(path: Path, *, seed: int) -> Dataset:
     return _standardized(data)
 
 
-_NAMES = ("loan.csv", "loan.csv.gz", "loan.csv.zip", "loans_full_schema.csv", "loans_full_schema.csv.gz")
+NAMES = ("loan.csv", "loan.csv.gz", "loan.csv.zip", "loans_full_schema.csv", "loans_full_schema.csv.gz")
 
 
 def _file(folder: Path) -> Path | None:
-    return next((folder / name for name in _NAMES if (folder / name).is_file()), None)
+    return next((folder / name for name in NAMES if (folder / name).is_file()), None)
 
 
 def _columns(path: Path) -> list[str]:
