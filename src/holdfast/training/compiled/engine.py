@@ -1,0 +1,182 @@
+"""The two compiled programs: train a stretch of clients of one model, and score inputs with one model."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit, types
+
+from holdfast.training.batches import fold, scale
+from holdfast.training.compiled.emit import I64, TABLE, blocks, intrinsic
+from holdfast.training.compiled.layers import backward, forward, scores_gradient
+from holdfast.training.compiled.microkernels import define_microkernels
+from holdfast.training.compiled.plan import KERNELS
+from holdfast.training.compiled.vectors import define_vector_kernels, transpose
+
+
+@njit
+def _spread(mem: Any, tab: Any, net: Any) -> None:
+    """From gathered rows [batch, features] to the input tensor, batch-last."""
+    for part in range(0, net.batch, 16):
+        for start in range(0, net.features, 16):
+            transpose(mem, tab, net.gather + start, net.rows_table + part, part, net.features_table + start)
+
+
+@njit
+def _step(
+    mem: Any, tab: Any, codes: Any, ops: Any, net: Any, x: Any, y: Any, rows: Any, key: Any, labels: Any, lr: Any
+) -> None:
+    """One SGD step on a batch of a client's `rows`; the places are drawn by hash from the step's key."""
+    size = np.uint64(len(rows))
+    for example in range(net.examples):
+        row = rows[np.int64(scale(fold(key, np.uint64(example)), size))]
+        labels[example] = y[row]
+        place = net.gather + example * net.gather_row
+        mem[place : place + net.features] = x[row]
+    _spread(mem, tab, net)
+    forward(mem, tab, codes, ops, net)
+    scores_gradient(mem, labels, net, lr)
+    backward(mem, tab, codes, ops, net)
+
+
+@njit
+def _local(
+    mem: Any, tab: Any, codes: Any, ops: Any, net: Any, x: Any, y: Any, rows: Any, key: Any, labels: Any,
+    steps: Any, lr: Any, start: Any,
+) -> None:  # fmt: skip
+    """A client's local training from the global model `start`; the weights end up at the head of `mem`."""
+    mem[: net.weights] = start
+    if len(rows):
+        for step in range(steps):
+            _step(mem, tab, codes, ops, net, x, y, rows, fold(key, np.uint64(step)), labels, lr)
+
+
+@njit
+def _train(
+    mem: Any, tab: Any, codes: Any, ops: Any, nets: Any, x: Any, y: Any, offsets: Any, indices: Any, members: Any,
+    weights: Any, key: Any, first: Any, last: Any, steps: Any, lr: Any, model: Any, total: Any, updates: Any,
+) -> None:  # fmt: skip
+    """Train clients `first` to `last`, counted through the rounds: number v is client `v % k` of round `v // k`.
+
+    With no room in `updates`, their weighted sum grows in `total`, and the global model `model` moves at the end
+    of each round. Else client v leaves its update in `updates[v - first]`, and `model` stays.
+    """
+    k = len(members)
+    net = nets[0]
+    labels = np.empty(net.examples, np.int64)
+    for visit in range(first, last):
+        client = members[visit % k]
+        at_round = fold(fold(key, np.uint64(client)), np.uint64(visit // k))
+        rows = indices[offsets[client] : offsets[client + 1]]
+        _local(mem, tab, codes, ops, net, x, y, rows, at_round, labels, steps, lr, model)
+        if len(updates):
+            update = updates[visit - first]
+            for place in range(net.weights):
+                update[place] = mem[place] - model[place]
+            continue
+        if visit % k == 0:
+            total[:] = 0
+        share = weights[visit % k]
+        if share != 0:
+            for place in range(net.weights):
+                total[place] += share * (mem[place] - model[place])
+        if visit % k == k - 1:
+            for place in range(net.weights):
+                model[place] += total[place]
+
+
+@njit
+def _score(mem: Any, tab: Any, codes: Any, ops: Any, nets: Any, x: Any, model: Any, labels: Any, scores: Any) -> None:
+    """Label all inputs with one model; with room in `scores`, leave them there too."""
+    net = nets[0]
+    mem[: net.weights] = model
+    for first in range(0, len(x), net.examples):
+        count = min(net.examples, len(x) - first)
+        for example in range(count):
+            place = net.gather + example * net.gather_row
+            mem[place : place + net.features] = x[first + example]
+        _spread(mem, tab, net)
+        forward(mem, tab, codes, ops, net)
+        for example in range(count):
+            best = 0
+            top = mem[net.scores + example]
+            for label in range(net.labels):
+                value = mem[net.scores + label * net.batch + example]
+                # The smallest label of equals; the first NaN before any number, as torch has it.
+                if value > top or (np.isnan(value) and not np.isnan(top)):
+                    best, top = label, value
+                if len(scores):
+                    scores[first + example, label] = value
+            labels[first + example] = best
+
+
+@dataclass(frozen=True)
+class Programs:
+    """The compiled code of this process.
+
+    Attributes:
+        train: `_train`, for many threads at once.
+        score: `_score`, likewise.
+        kernels: the kernels' addresses, the head of every table of offsets.
+        owner: what holds the kernels' code; it must live as long as their addresses are used.
+    """
+
+    train: Any
+    score: Any
+    kernels: npt.NDArray[np.int64]
+    owner: Any
+
+
+@cache
+def programs() -> Programs:
+    """Compile, or load from numba's cache.
+
+    Numba looks only at the file of an outermost function to tell if its cached code is stale. The code here comes
+    from all files of this package, so a digest of them is made part of the key, as a variable of a closure.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return _compile(digest.hexdigest())
+
+
+def _compile(version: str) -> Programs:
+    @njit(nogil=True, cache=True)
+    def train(*arguments):  # type: ignore[no-untyped-def]
+        _train(*arguments)
+        return version
+
+    @njit(nogil=True, cache=True)
+    def score(*arguments):  # type: ignore[no-untyped-def]
+        _score(*arguments)
+        return version
+
+    @njit(cache=True)
+    def locate(addresses):  # type: ignore[no-untyped-def]
+        kernel_addresses(addresses)
+        return version
+
+    kernels = np.zeros(KERNELS, np.int64)
+    locate(kernels)
+    return Programs(train, score, kernels, locate)
+
+
+@intrinsic
+def kernel_addresses(typing, addresses):  # type: ignore[no-untyped-def]
+    """Write the addresses of all kernels into a table, by their numbers; the kernels live as long as the caller."""
+
+    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        shape = blocks(context)
+        table = context.make_array(TABLE)(context, builder, arguments[0]).data
+        found = define_microkernels(builder.module, shape) | define_vector_kernels(builder.module, shape)
+        for slot, kernel in found.items():
+            builder.store(builder.ptrtoint(kernel, I64), builder.gep(table, [I64(slot)]))
+        return context.get_dummy_value()
+
+    return types.void(TABLE), code

@@ -1,0 +1,226 @@
+"""Forward and backward of each kind of layer, by the two micro-kernels, on one flat float32 memory.
+
+Activations are batch-last, `[channel, row, column, example]`, so that the vectors run over examples whatever the
+layer. Gradients arrive already multiplied by `-lr / batch`: a weight update is then a plain accumulation, and the
+weight gradient of a linear layer never exists.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from holdfast.training.compiled.microkernels import ADD, BIAS, ZERO, block_sizes, correlate, panel
+from holdfast.training.compiled.plan import CONV, LINEAR, POOL
+from holdfast.training.compiled.vectors import (
+    pool_line,
+    relu,
+    relu_gradient,
+    row_sum,
+    transpose,
+    unpool_line,
+)
+
+
+@njit
+def product(
+    mem: Any, tab: Any, rows: Any, columns: Any, w: Any, w_row: Any, w_step: Any, x: Any, x_step: Any,
+    out: Any, out_row: Any, table: Any, taps: Any, length: Any, begin: Any, bias: Any,
+) -> None:  # fmt: skip
+    """`panel` for any number of rows, in blocks of nearly equal size."""
+    most = block_sizes()[1]
+    count = (rows + most - 1) // most
+    for block in range(count):
+        low = block * rows // count
+        high = (block + 1) * rows // count
+        panel(
+            mem, tab, high - low, columns, w + low * w_row, w_row, w_step, x, x_step,
+            out + low * out_row, out_row, table, taps, length, begin, bias + low,
+        )  # fmt: skip
+
+
+@njit
+def _begin(op: Any) -> int:
+    return BIAS if op.bias >= 0 else ZERO
+
+
+@njit
+def _conv_forward(mem: Any, tab: Any, op: Any, batch: Any) -> None:
+    for row in range(op.height_out):
+        product(
+            mem, tab, op.channels_out, op.width_out * batch, op.weight, op.weight_row, op.w_step,
+            op.x + row * op.x_row, op.x_step, op.y + row * op.y_row, op.y_plane,
+            op.taps_table, op.taps, op.length, _begin(op), op.bias,
+        )  # fmt: skip
+
+
+@njit
+def _conv_input_gradient(mem: Any, tab: Any, op: Any, batch: Any) -> None:
+    """Each input pixel gathers from the outputs it took part in: exactly those taps, no padding with zeros."""
+    area = op.kernel_height * op.kernel_width
+    for tap in range(area):  # weights as [tap, channel out, channel in], so that the kernel reads consecutively
+        for out in range(op.channels_out):
+            for channel in range(op.channels):
+                to = op.scratch + (tap * op.channels_out + out) * op.channels + channel
+                mem[to] = mem[op.weight + out * op.weight_row + channel * area + tap]
+    for row in range(op.height):
+        down = row + op.pad_height
+        for column in range(op.width):
+            across = column + op.pad_width
+            first_y, last_y = max(0, down - op.height_out + 1), min(op.kernel_height - 1, down)
+            first_x, last_x = max(0, across - op.width_out + 1), min(op.kernel_width - 1, across)
+            taps = max(0, last_y - first_y + 1) * max(0, last_x - first_x + 1)
+            place = op.scratch_table
+            for ky in range(first_y, last_y + 1):
+                for kx in range(first_x, last_x + 1):
+                    tab[place] = (ky * op.kernel_width + kx) * op.channels_out * op.channels
+                    tab[place + taps] = (down - ky) * op.gy_row + (across - kx) * batch
+                    place += 1
+            product(
+                mem, tab, op.channels, batch, op.scratch, 1, op.channels, op.gy, op.gy_plane,
+                op.gx + row * op.gx_row + column * batch, op.gx_plane, op.scratch_table, taps, op.channels_out, ZERO, 0,
+            )  # fmt: skip
+
+
+@njit
+def _conv_update(mem: Any, tab: Any, op: Any, batch: Any) -> None:
+    lanes, _, _, most_rows, most_columns = block_sizes()
+    columns = op.channels * op.kernel_height * op.kernel_width
+    row_blocks = (op.channels_out + most_rows - 1) // most_rows
+    column_blocks = (columns + most_columns - 1) // most_columns
+    for i in range(row_blocks):
+        low, high = i * op.channels_out // row_blocks, (i + 1) * op.channels_out // row_blocks
+        for j in range(column_blocks):
+            left, right = j * columns // column_blocks, (j + 1) * columns // column_blocks
+            correlate(
+                mem, tab, high - low, right - left, op.gy + low * op.gy_plane, op.gy_plane, op.gy_row,
+                op.x, op.columns_table + left, op.x_row, op.height_out, op.width_out * batch // lanes,
+                op.weight + low * op.weight_row + left, op.weight_row,
+            )  # fmt: skip
+    if op.bias >= 0:
+        for out in range(op.channels_out):
+            gy = op.gy + out * op.gy_plane
+            row_sum(mem, tab, gy, op.height_out, op.gy_row, op.width_out * batch, op.bias + out)
+
+
+@njit
+def _linear_forward(mem: Any, tab: Any, op: Any, batch: Any) -> None:
+    product(
+        mem, tab, op.channels_out, batch, op.weight, op.weight_row, 1, op.x, batch, op.y, batch,
+        op.taps_table, 1, op.channels, _begin(op), op.bias,
+    )  # fmt: skip
+
+
+@njit
+def _linear_backward(mem: Any, tab: Any, op: Any, net: Any) -> None:
+    batch = net.batch
+    if op.gx >= 0:
+        product(
+            mem, tab, op.channels, batch, op.weight, 1, op.weight_row, op.gy, batch, op.gx, batch,
+            op.taps_table, 1, op.channels_out, ZERO, 0,
+        )  # fmt: skip
+    if op.scratch != net.rows:  # the first layer finds the rows as they were gathered
+        for start in range(0, op.channels, 16):
+            for part in range(0, batch, 16):
+                transpose(mem, tab, part, op.columns_table + start, op.scratch + start, op.rows_table + part)
+    vectors = (op.channels + 15) // 16
+    product(
+        mem, tab, op.channels_out, 16 * vectors, op.gy, batch, 1, op.scratch, op.scratch_row,
+        op.weight, op.weight_row, op.taps_table, 1, net.examples, ADD, 0,
+    )  # fmt: skip
+    if op.bias >= 0:
+        for out in range(op.channels_out):
+            row_sum(mem, tab, op.gy + out * batch, 1, 0, batch, op.bias + out)
+
+
+@njit
+def _pool_forward(mem: Any, tab: Any, codes: Any, op: Any, batch: Any) -> None:
+    for channel in range(op.channels):
+        for row in range(op.height_out):
+            pool_line(
+                mem, tab, codes, op.x + channel * op.x_plane + row * op.kernel_height * op.x_row, op.x_row,
+                op.kernel_height, op.kernel_width, op.width_out, batch, op.y + channel * op.y_plane + row * op.y_row,
+                op.codes + (channel * op.height_out + row) * op.width_out * batch, op.rectify,
+            )  # fmt: skip
+
+
+@njit
+def _pool_backward(mem: Any, tab: Any, codes: Any, op: Any, batch: Any) -> None:
+    for channel in range(op.channels):
+        for row in range(op.height_out):
+            unpool_line(
+                mem, tab, codes, op.gy + channel * op.gy_plane + row * op.gy_row,
+                op.codes + (channel * op.height_out + row) * op.width_out * batch,
+                op.kernel_height, op.kernel_width, op.width_out, batch,
+                op.gx + channel * op.gx_plane + row * op.kernel_height * op.gx_row, op.gx_row,
+            )  # fmt: skip
+
+
+@njit
+def _relu_forward(mem: Any, tab: Any, op: Any, batch: Any) -> None:
+    for channel in range(op.channels):
+        for row in range(op.height):
+            relu(mem, tab, op.x + channel * op.x_plane + row * op.x_row, op.width * batch)
+
+
+@njit
+def _relu_backward(mem: Any, tab: Any, op: Any, batch: Any) -> None:
+    for channel in range(op.channels):
+        for row in range(op.height):
+            values = op.x + channel * op.x_plane + row * op.x_row
+            relu_gradient(mem, tab, values, op.gx + channel * op.gx_plane + row * op.gx_row, op.width * batch)
+
+
+@njit
+def forward(mem: Any, tab: Any, codes: Any, ops: Any, net: Any) -> None:
+    """From the gathered batch to the scores at `net.scores` [labels, batch]."""
+    for index in range(len(ops)):
+        op = ops[index]
+        if op.kind == CONV:
+            _conv_forward(mem, tab, op, net.batch)
+        elif op.kind == LINEAR:
+            _linear_forward(mem, tab, op, net.batch)
+        elif op.kind == POOL:
+            _pool_forward(mem, tab, codes, op, net.batch)
+        else:
+            _relu_forward(mem, tab, op, net.batch)
+
+
+@njit
+def backward(mem: Any, tab: Any, codes: Any, ops: Any, net: Any) -> None:
+    """From the scores' gradient (times -lr) to updated weights; each layer's input gradient before its update."""
+    for index in range(len(ops) - 1, -1, -1):
+        op = ops[index]
+        if op.kind == CONV:
+            if op.gx >= 0:
+                _conv_input_gradient(mem, tab, op, net.batch)
+            _conv_update(mem, tab, op, net.batch)
+        elif op.kind == LINEAR:
+            _linear_backward(mem, tab, op, net)
+        elif op.gx < 0:
+            continue
+        elif op.kind == POOL:
+            _pool_backward(mem, tab, codes, op, net.batch)
+        else:
+            _relu_backward(mem, tab, op, net.batch)
+
+
+@njit
+def scores_gradient(mem: Any, labels: Any, net: Any, lr: Any) -> None:
+    """Softmax cross-entropy, averaged over the batch: `-lr / batch * (softmax - onehot)`, zero for padding."""
+    step = np.float32(-lr / net.examples)
+    for example in range(net.examples):
+        top = mem[net.scores + example]
+        for label in range(1, net.labels):
+            top = max(top, mem[net.scores + label * net.batch + example])
+        total = np.float32(0)
+        for label in range(net.labels):
+            value = np.exp(mem[net.scores + label * net.batch + example] - top)
+            mem[net.scores_gradient + label * net.batch + example] = value
+            total += value
+        for label in range(net.labels):
+            hit = np.float32(1) if labels[example] == label else np.float32(0)
+            place = net.scores_gradient + label * net.batch + example
+            mem[place] = step * (mem[place] / total - hit)

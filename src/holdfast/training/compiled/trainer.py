@@ -1,0 +1,338 @@
+"""The compiled engine's trainer: FedAvg of Sequentials on the CPU, one model per thread, bit for bit reproducible."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from holdfast.training.batches import fold, stream_key
+from holdfast.training.compiled.crew import Crew, Progress, Workspace, frozen
+from holdfast.training.compiled.engine import programs
+from holdfast.training.compiled.plan import make_plan, place_weights
+from holdfast.training.compiled.spec import read_layers, why_not
+from holdfast.training.fedavg import FedAvg
+from holdfast.training.parameters import Factory, initial_parameters, layout, private_rng, unflatten
+from holdfast.training.trainer import ClientRows, Intervene, Members
+from holdfast.types import ConfigError
+
+Floats = npt.NDArray[np.float32]
+
+_CALL_SECONDS = 0.25  # a compiled call cannot be interrupted, so it should not take longer
+_SCORE_BATCH = 32
+_SCORE_ROWS = 4096
+_KEPT_BYTES = 2**28  # clients' updates kept at once where clients, not models, run in parallel
+_NO_UPDATES = np.zeros((0, 0), np.float32)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One model's training: its place in the result, its clients, their shares, and the key of its batches."""
+
+    place: int
+    model_id: int
+    members: npt.NDArray[np.int64]
+    shares: Floats
+    key: np.uint64
+
+
+class CompiledTrainer:
+    """Trains Sequentials of Conv2d, MaxPool2d, ReLU, Flatten and Linear; the interface is `Trainer`.
+
+    A model's weights depend on (seed, model id, its members' data) alone, to the bit, on one kind of CPU: not on the
+    number of threads, nor on which models are trained with it or in how many pieces. Softmax cross-entropy, mean
+    over the batch, plain SGD. A client without rows has weight zero.
+
+    Memory per thread: about four weight vectors and one batch's activations, beside the result `[N, P]`. With
+    `intervene`, k weight vectors more. The first use in a new installation compiles for some seconds; numba keeps
+    the result.
+
+    Attributes:
+        engine: `"compiled"`.
+        n_params: P, the number of weights.
+        n_labels: L, the number of scores.
+        layout: where each parameter lies in a flat vector, by name.
+        fedavg: the hyper-parameters.
+        seed: the seed all batches and initial weights follow from.
+        threads: how many threads work.
+    """
+
+    engine = "compiled"
+
+    def __init__(
+        self,
+        model: Factory,
+        x: Floats,
+        y: npt.NDArray[np.int64],
+        partition: ClientRows,
+        fedavg: FedAvg,
+        *,
+        seed: int,
+        threads: int | None = None,
+    ) -> None:
+        with private_rng(0):
+            module = model()
+        reason = why_not(module)
+        if reason is not None:
+            raise ConfigError(f"engine 'compiled' does not cover this model: {reason}; engine 'torch' does")
+        if threads is not None and threads < 1:
+            raise ConfigError(f"threads must be at least 1, but is {threads}")
+        self.fedavg, self.seed = fedavg, seed
+        self.threads = threads or len(
+            os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+        )
+        self.layout = layout(module)
+        self._factory, self._layers = model, read_layers(module)
+        self._weights = place_weights(self._layers)
+        self.n_params = len(self._weights.slots)
+        self._shape = tuple(x.shape[1:])
+        self._plan = make_plan(self._layers, self._shape, self._weights, fedavg.batch_size)
+        self.n_labels = int(self._plan.net[0]["labels"])
+        self._x = frozen(_rows(x))
+        self._y = frozen(np.asarray(y, dtype=np.int64))
+        self._offsets = frozen(np.asarray(partition.offsets, dtype=np.int64))
+        self._indices = frozen(np.asarray(partition.indices, dtype=np.int64))
+        self._programs = programs()
+
+    @staticmethod
+    def supports(module: nn.Module) -> str | None:
+        """None if the engine can train this module, else the reason in words.
+
+        Example:
+            >>> CompiledTrainer.supports(nn.Sequential(nn.Linear(4, 2))) is None
+            True
+            >>> CompiledTrainer.supports(nn.Sequential(nn.Linear(4, 2), nn.Tanh()))
+            'layer 1 (Tanh) is not among Conv2d, MaxPool2d, ReLU, Flatten, Linear'
+        """
+        return why_not(module)
+
+    def init(self, model_ids: Sequence[int]) -> Floats:
+        """The initial weights `[N, P]` of these models."""
+        return initial_parameters(self._factory, seed=self.seed, model_ids=model_ids)
+
+    def to_module(self, params: Floats) -> nn.Module:
+        """One model `[P]` as a plain module, in evaluation mode."""
+        with private_rng(0):
+            module = self._factory()
+        return unflatten(params, module).eval()
+
+    def models_at_once(self, k: int) -> int:
+        """How many models train together: one per thread."""
+        return self.threads
+
+    def run(
+        self,
+        params: Floats,
+        model_ids: Sequence[int],
+        members: Members,
+        *,
+        rounds: int | None = None,
+        start_round: int = 0,
+        intervene: Intervene | None = None,
+        on_progress: Progress | None = None,
+    ) -> Floats:
+        """Train for `rounds` rounds from `start_round` on; see `Trainer.run`.
+
+        Args:
+            params: `[N, P]` the models' weights; may be a memory map.
+            model_ids: `[N]` their ids, at least 0.
+            members: `[N]` arrays of client numbers, in the order in which `intervene` gets their updates.
+            rounds: how many rounds; None trains to the end.
+            start_round: the number of the first round.
+            intervene: decides each round's outcome, in this thread; None is FedAvg's weighted mean.
+            on_progress: called in this thread with (clients trained so far, clients to train in all).
+
+        Returns:
+            The trained weights `[N, P]`, a new array.
+
+        Raises:
+            ConfigError: lengths, shapes or client numbers that do not fit.
+        """
+        rounds = max(0, self.fedavg.rounds - start_round) if rounds is None else rounds
+        jobs = self._jobs(params, model_ids, members)
+        trained = np.array(params, dtype=np.float32)
+        total = rounds * sum(len(job.members) for job in jobs)
+        span = range(start_round, start_round + rounds)
+        with Crew(self.threads, lambda: Workspace(self._plan, self._programs), total, on_progress) as crew:
+            if intervene is None and len(jobs) >= crew.threads:
+                crew.map(lambda space, job: self._train_model(crew, space, job, trained, span), jobs)
+            else:
+                for job in jobs:
+                    self._train_together(crew, job, trained, span, intervene)
+        return trained
+
+    def predict(self, params: Floats, x: Floats) -> npt.NDArray[Any]:
+        """The labels `[N, T]` that each model gives to inputs `x` [T, ...]: uint8, or uint16 above 256 labels.
+
+        The smallest label among equal scores; a score that is NaN counts as the largest, as in `torch.argmax`.
+        """
+        params = np.atleast_2d(params)
+        inputs = self._inputs(x)
+        votes = np.zeros((len(params), len(inputs)), np.uint8 if self.n_labels <= 256 else np.uint16)
+        parts = max(1, -(-self.threads // max(1, len(params))))
+        edges = np.linspace(0, len(inputs), parts + 1).astype(int)
+        tasks = [(row, int(first), int(last)) for row in range(len(params)) for first, last in pairwise(edges)]
+
+        def vote(space: Workspace, task: tuple[int, int, int]) -> None:
+            row, first, last = task
+            for rows, labels, _ in self._score(crew, space, params[row], inputs, range(first, last), keep=False):
+                votes[row, rows] = labels
+
+        with self._scoring_crew() as crew:
+            crew.map(vote, tasks)
+        return votes
+
+    def scores(self, params: Floats, x: Floats) -> Floats:
+        """The scores (logits) `[T, L]` that one model `[P]` gives to inputs `x` [T, ...]."""
+        inputs = self._inputs(x)
+        found = np.zeros((len(inputs), self.n_labels), np.float32)
+
+        def score(space: Workspace, task: range) -> None:
+            for rows, _, scores in self._score(crew, space, params, inputs, task, keep=True):
+                found[rows] = scores
+
+        with self._scoring_crew() as crew:
+            crew.map(score, [range(len(inputs))])
+        return found
+
+    def _jobs(self, params: Floats, model_ids: Sequence[int], members: Members) -> list[_Job]:
+        if len(model_ids) != len(members):
+            raise ConfigError(f"model_ids has {len(model_ids)} entries, but members has {len(members)}")
+        if np.shape(params) != (len(members), self.n_params):
+            raise ConfigError(
+                f"params has shape {list(np.shape(params))}, but {len(members)} models of {self.n_params} values each "
+                f"are to be trained"
+            )
+        key = np.atleast_1d(stream_key(self.seed))
+        jobs = []
+        for place, (model_id, group) in enumerate(zip(model_ids, members, strict=True)):
+            clients = np.asarray(group, dtype=np.int64)
+            n = len(self._offsets) - 1
+            if not len(clients):
+                raise ConfigError(f"members of model {model_id} is empty; a model needs a client")
+            if not 0 <= clients.min() <= clients.max() < n:
+                wrong = clients.min() if clients.min() < 0 else clients.max()
+                raise ConfigError(f"members names client {wrong}, but clients are numbered 0 to {n - 1}")
+            of_model = fold.py_func(key, np.atleast_1d(np.uint64(model_id)))[0]
+            jobs.append(_Job(place, int(model_id), frozen(clients), frozen(self._shares(clients)), of_model))
+        return jobs
+
+    def _shares(self, clients: npt.NDArray[np.int64]) -> Floats:
+        """The clients' weights in the average: they sum to one, unless nobody holds a row."""
+        sizes = np.diff(self._offsets)[clients]
+        raw = sizes.astype(np.float64) if self.fedavg.weighting == "size" else (sizes > 0).astype(np.float64)
+        shares: Floats = (raw / max(raw.sum(), 1.0)).astype(np.float32)
+        return shares
+
+    def _inside(self, vector: Floats) -> Floats:
+        """A flat vector `[P]` in the engine's own layout."""
+        placed = np.zeros(self._weights.size, np.float32)
+        placed[self._weights.slots] = vector
+        return placed
+
+    def _clients(
+        self, space: Workspace, job: _Job, first: int, last: int, model: Floats, updates: Floats = _NO_UPDATES
+    ) -> None:
+        """Visits `first` to `last` of a model's clients, in one compiled call."""
+        self._programs.train(
+            space.memory, space.table, space.codes, frozen(self._plan.ops), frozen(self._plan.net), self._x, self._y,
+            self._offsets, self._indices, job.members, job.shares, job.key, first, last,
+            self.fedavg.local_steps, self.fedavg.lr, model, space.total, updates,
+        )  # fmt: skip
+
+    def _train_model(self, crew: Crew, space: Workspace, job: _Job, trained: Floats, span: range) -> None:
+        """All rounds of one model in one thread."""
+        model, k = self._inside(trained[job.place]), len(job.members)
+        visit, end, stretch = span.start * k, span.stop * k, 1
+        while visit < end:
+            last = min(end, visit + stretch)
+            began = time.perf_counter()
+            self._clients(space, job, visit, last, model)
+            stretch = _next_stretch(last - visit, time.perf_counter() - began)
+            crew.advance(last - visit)
+            visit = last
+        trained[job.place] = model[self._weights.slots]
+
+    def _train_together(self, crew: Crew, job: _Job, trained: Floats, span: range, intervene: Intervene | None) -> None:
+        """All rounds of one model, its clients in parallel; their sum is taken in their order."""
+        model, k = self._inside(trained[job.place]), len(job.members)
+        wave = k if intervene else max(1, min(k, max(crew.threads, _KEPT_BYTES // model.nbytes)))
+        updates = np.zeros((wave, len(model)), np.float32)
+        for number in span:
+            total = np.zeros_like(model)
+            for start in range(0, k, wave):
+                stop = min(k, start + wave)
+                self._updates(crew, job, number, range(start, stop), model, updates)
+                for share, update in zip(job.shares[start:stop], updates, strict=False):
+                    if share != 0:
+                        total += share * update
+            answer = None
+            if intervene is not None:
+                slots = self._weights.slots
+                answer = intervene(job.model_id, number, job.members, updates[:, slots], model[slots])
+            model = model + total if answer is None else self._inside(self._checked(answer))
+        trained[job.place] = model[self._weights.slots]
+
+    def _updates(self, crew: Crew, job: _Job, number: int, clients: range, model: Floats, updates: Floats) -> None:
+        """Fill `updates` with those of some clients of one round."""
+        edges = np.linspace(0, len(clients), min(len(clients), 4 * crew.threads) + 1).astype(int)
+        visit = number * len(job.members) + clients.start
+
+        def train(space: Workspace, part: tuple[int, int]) -> None:
+            first, last = part
+            self._clients(space, job, visit + first, visit + last, model, updates[first:last])
+            crew.advance(last - first)
+
+        crew.map(train, [(int(first), int(last)) for first, last in pairwise(edges)])
+
+    def _checked(self, answer: Any) -> Floats:
+        vector = np.asarray(answer, dtype=np.float32)
+        if vector.shape != (self.n_params,):
+            raise ConfigError(
+                f"intervene must return the next global model [{self.n_params}] or None, "
+                f"but returned shape {list(vector.shape)}"
+            )
+        return vector
+
+    def _inputs(self, x: Floats) -> Floats:
+        if tuple(x.shape[1:]) != self._shape:
+            raise ConfigError(
+                f"x has inputs of shape {list(x.shape[1:])}, but the model was trained on {list(self._shape)}"
+            )
+        return frozen(_rows(x))
+
+    def _scoring_crew(self) -> Crew:
+        plan = make_plan(self._layers, self._shape, self._weights, _SCORE_BATCH)
+        self._scoring = (frozen(plan.ops), frozen(plan.net))
+        return Crew(self.threads, lambda: Workspace(plan, self._programs))
+
+    def _score(
+        self, crew: Crew, space: Workspace, params: Floats, inputs: Floats, rows: range, *, keep: bool
+    ) -> Iterator[tuple[slice, npt.NDArray[np.int64], Floats]]:
+        """Labels (and scores, if `keep`) of some rows, a piece at a time."""
+        model = self._inside(params)
+        for first in range(rows.start, rows.stop, _SCORE_ROWS):
+            part = slice(first, min(rows.stop, first + _SCORE_ROWS))
+            labels = np.zeros(part.stop - part.start, np.int64)
+            scores = np.zeros((len(labels) if keep else 0, self.n_labels), np.float32)
+            self._programs.score(
+                space.memory, space.table, space.codes, *self._scoring, inputs[part], model, labels, scores
+            )
+            crew.advance(0)
+            yield part, labels, scores
+
+
+def _rows(x: Floats) -> Floats:
+    return np.asarray(x, dtype=np.float32).reshape(len(x), int(np.prod(x.shape[1:])))
+
+
+def _next_stretch(visits: int, seconds: float) -> int:
+    """How many visits the next compiled call should make, from how long the last took; no result depends on it."""
+    return max(1, min(4 * visits, int(visits * _CALL_SECONDS / max(seconds, 1e-6))))
