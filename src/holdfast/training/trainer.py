@@ -146,10 +146,9 @@ def make_trainer(
     n_labels = _count_labels(module, x, y)
     if engine != "torch":
         # The compiled engine brings numba; who asks for torch need not wait for it.
-        from holdfast.training.compiled import CompiledTrainer, supports
+        from holdfast.training.compiled import CompiledTrainer
 
-        why_not = None if supports(module) else "the model is no Sequential of the layers it covers"
-        why_not = why_not or (f"device is {device!r}" if on.type != "cpu" else None)
+        why_not = CompiledTrainer.supports(module) or (f"device is {device!r}" if on.type != "cpu" else None)
         if why_not is None:
             return CompiledTrainer(model, x, y, partition, fedavg, seed=seed, threads=threads)
         if engine == "compiled":
