@@ -13,15 +13,21 @@ COMPOSITIONS = (
     ("norm-clipping", "mean"),
     ("nearest-neighbor-mixing", "trimmed-mean"),
     ("nearest-neighbor-mixing", "geometric-median"),
-    ("nearest-neighbor-mixing", "bulyan"),
+    ("nearest-neighbor-mixing", "krum"),
     ("bucketing", "foolsgold"),
     ("bucketing", "median"),
     ("norm-clipping", "nearest-neighbor-mixing"),
+    ("bucketing", "krum"),
 )
 ORDER_DEPENDENT = ("Bucketing",)
 """Rules that draw lots over positions: equivariant in distribution only."""
 
-NEEDS_CLIENTS_APART = ("FoolsGold",)
+NEEDS_AN_ORIGIN = ("FoolsGold", "NormClipping", "Romoa")
+"""Rules that look at directions and lengths from an origin or reference."""
+
+READS_MODELS = ("Romoa",)
+"""Rules that look at the size of parameters themselves: no translation leaves them unmoved."""
+
 MEAN_LIKE = ("Mean", "FoolsGold")
 """Rules that bound no outlier."""
 

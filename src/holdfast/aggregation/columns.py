@@ -17,6 +17,9 @@ median = kernels.median
 trimmed_mean = kernels.trimmed_mean
 order_statistics_mean = kernels.order_statistics_mean
 
+ROUNDING = 64
+"""Values this many units of rounding apart count as equal where influence is shared out."""
+
 
 def mean_around_median(block: Block, f: int) -> Block:
     """Coordinate-wise mean of the n - f values closest to the median, `[c]`; any f < n."""
@@ -56,9 +59,11 @@ def mix(matrix: np.ndarray[Any, Any], block: Block) -> Block:
 def kept_shares(block: Block, lo: Block, hi: Block) -> np.ndarray[Any, Any]:
     """Each row's share in a mean of the values within [lo, hi], summed over the columns: float64 `[n]`.
 
-    Within one column the rows inside share equally, so ties are settled without regard to their order.
+    Within one column the rows inside share equally, so ties (up to rounding: mixtures of the same rows may differ in
+    their last digits) are settled without regard to their order.
     """
-    kept = (block >= lo) & (block <= hi)
+    slack = ROUNDING * float(np.finfo(np.float32 if block.itemsize == 4 else np.float64).eps) * (abs(lo) + abs(hi))
+    kept = (block >= lo - slack) & (block <= hi + slack)
     if is_tensor(kept):
         shares: np.ndarray[Any, Any] = (kept / kept.sum(dim=0)).double().sum(dim=1).cpu().numpy()
         return shares

@@ -59,14 +59,27 @@ def squared_distances(gram: Matrix) -> Matrix:
     return distances
 
 
-def krum_scores(distances: Matrix, f: int) -> Matrix:
-    """For every row the sum of its n - f - 2 (at least one) smallest squared distances to other rows: `[n]`."""
+def row_distances(rows: Rows) -> Matrix:
+    """Squared distances between rows; those within rounding of zero are zero, so that equal rows tie exactly."""
+    gram = median_gram(rows)
+    distances = squared_distances(gram)
+    squares = np.diagonal(gram)
+    distances[distances < 16 * float(np.finfo(rows.dtype).eps) * (squares[:, None] + squares[None, :])] = 0.0
+    return distances
+
+
+def krum_order(distances: Matrix, f: int) -> tuple[Matrix, Matrix]:
+    """Rows from the best Krum score to the worst, and the scores: `[n]` each.
+
+    A score is the sum of a row's n - f - 2 (at least one) smallest squared distances to other rows. With one neighbor
+    the two closest rows always tie; then the next nearest neighbor decides, and so on, so that the order in which
+    clients happen to stand decides nothing. Only between equal rows the first goes first.
+    """
     n = len(distances)
-    if n == 1:
-        return np.zeros(1)
-    others = distances[~np.eye(n, dtype=bool)].reshape(n, n - 1)
-    scores: Matrix = np.sort(others, axis=1)[:, : max(1, n - f - 2)].sum(axis=1)
-    return scores
+    others = np.sort(distances[~np.eye(n, dtype=bool)].reshape(n, n - 1), axis=1)
+    neighbors = max(1, n - f - 2)
+    scores: Matrix = others[:, :neighbors].sum(axis=1)
+    return np.lexsort((*others[:, neighbors:].T[::-1], scores)), scores
 
 
 @dataclass(frozen=True)
@@ -74,8 +87,8 @@ class Krum(Rule):
     r"""The one row that is closest to its neighbors.
 
     Formula: $s_i = \sum_{j \in N_i} \lVert x_i - x_j \rVert^2$, where $N_i$ are the n - f - 2 rows nearest to row i;
-    $v = x_{i^*}$ with $i^* = \arg\min_i s_i$. Of rows with equal scores the first is taken (with n = 3 the two closest
-    rows always tie).
+    $v = x_{i^*}$ with $i^* = \arg\min_i s_i$. Of rows with equal scores (with n = 3 the two closest always tie) the one
+    whose next neighbor is nearer is taken.
 
     Shapes: `[..., n, d]` to `[..., d]`; `client_weights` is one-hot, `diagnostics["scores"]` holds $s$ `[n]`.
 
@@ -115,8 +128,8 @@ class Krum(Rule):
 
     def plan(self, rows: Rows, given: Given) -> Plan:
         """Find the row with the smallest score."""
-        scores = krum_scores(squared_distances(median_gram(rows)), self.f)
-        return _mean_of([int(np.argmin(scores))], scores)
+        order, scores = krum_order(row_distances(rows), self.f)
+        return _mean_of(order[:1], scores)
 
 
 @dataclass(frozen=True)
@@ -143,8 +156,8 @@ class MultiKrum(Rule):
         ThreatModelError: fewer clients than that, or fewer than m + f.
 
     Example:
-        >>> MultiKrum(f=1, m=2)([[1.0], [1.5], [1.25], [3.0], [50.0]])
-        array([1.125])
+        >>> MultiKrum(f=1, m=2)([[1.0], [1.5], [1.2], [3.0], [50.0]])
+        array([1.1])
 
     Paper: Blanchard et al., "Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent", NeurIPS 2017,
     Section 6 (Multi-Krum).
@@ -166,8 +179,8 @@ class MultiKrum(Rule):
 
     def plan(self, rows: Rows, given: Given) -> Plan:
         """Average the rows with the smallest scores."""
-        scores = krum_scores(squared_distances(median_gram(rows)), self.f)
-        return _mean_of(np.argsort(scores, kind="stable")[: self.m or rows.n - self.f], scores)
+        order, scores = krum_order(row_distances(rows), self.f)
+        return _mean_of(order[: self.m or rows.n - self.f], scores)
 
 
 @dataclass(frozen=True)
@@ -193,8 +206,8 @@ class Bulyan(Rule):
         ThreatModelError: n < 4f + 3.
 
     Example:
-        >>> Bulyan(f=1)([[1.0], [1.5], [1.25], [1.75], [0.75], [1.25], [50.0]])
-        array([1.25])
+        >>> Bulyan(f=1)([[1.0], [1.5], [1.25], [1.9], [0.8], [1.3], [50.0]])
+        array([1.35])
 
     Paper: El Mhamdi, Guerraoui and Rouault, "The Hidden Vulnerability of Distributed Learning in Byzantium",
     ICML 2018, Section 4.
@@ -211,11 +224,11 @@ class Bulyan(Rule):
 
     def plan(self, rows: Rows, given: Given) -> Plan:
         """Choose the rows, then average around the median of the chosen."""
-        distances = squared_distances(median_gram(rows))
+        distances = row_distances(rows)
         left = np.arange(rows.n)
         selected: list[int] = []
         while len(selected) < rows.n - 2 * self.f:
-            best = int(np.argmin(krum_scores(distances[np.ix_(left, left)], self.f)))
+            best = krum_order(distances[np.ix_(left, left)], self.f)[0][0]
             selected.append(int(left[best]))
             left = np.delete(left, best)
         chosen = np.sort(selected)
@@ -233,7 +246,7 @@ class Bulyan(Rule):
         )
 
 
-def _mean_of(chosen: Any, scores: Matrix) -> Plan:
+def _mean_of(chosen: Matrix, scores: Matrix) -> Plan:
     influence = np.zeros(len(scores))
     influence[chosen] = 1 / len(chosen)
     return weighted_mean(influence, diagnostics={"scores": scores})

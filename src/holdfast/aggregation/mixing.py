@@ -15,7 +15,7 @@ import numpy as np
 from holdfast.aggregation import columns
 from holdfast.aggregation.averaging import weighted_mean
 from holdfast.aggregation.calling import Given, Plan, Rule, reference_block
-from holdfast.aggregation.distance import Matrix, median_gram, reference_norms, squared_distances
+from holdfast.aggregation.distance import Matrix, reference_norms, row_distances
 from holdfast.aggregation.geometric import lower_median
 from holdfast.aggregation.parameters import check_count, check_number, check_rule
 from holdfast.aggregation.stacking import Block, Rows, block_columns, is_tensor
@@ -127,7 +127,7 @@ class NearestNeighborMixing(Rule):
 
     def plan(self, rows: Rows, given: Given) -> Plan:
         """Mix the neighbors, then plan with the wrapped rule."""
-        distances = squared_distances(median_gram(rows))
+        distances = row_distances(rows)
         np.fill_diagonal(distances, -1.0)
         kept = rows.n - self.f
         nearest = np.argsort(distances, axis=1, kind="stable")[:, :kept]

@@ -206,6 +206,7 @@ def _stack_list(given: list[Any]) -> Stacked:
                 f"updates must be of one length: updates[{first_at}] has {first.shape[0]}, updates[{i}] {row.shape[0]}"
             )
     d = int(first.shape[0])
+    _require_matrix((len(rows), d))
     if not is_tensor(first):
         compute, value = _array_dtypes(np.result_type(*{row.dtype for _, row in present}))
         return Stacked((MemoryRows(rows, len(rows), d, compute),), (), None, value)
@@ -236,6 +237,8 @@ def _require_matrix(shape: tuple[int, ...]) -> None:
         raise DataError(f"updates must have one row per client, shape [..., n, d], got shape {tuple(shape)}")
     if shape[-2] == 0:
         raise DataError(f"updates must hold at least one row, got shape {tuple(shape)}")
+    if shape[-1] == 0:
+        raise DataError(f"updates must have at least one parameter, got shape {tuple(shape)}")
 
 
 def _array_dtypes(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], np.dtype[Any]]:
