@@ -21,6 +21,7 @@ from holdfast.certification.tally import Number, check_alpha, check_integer
 from holdfast.types import ConfigError
 
 SMALLEST_LEVEL = Fraction(1, 10**300)
+EXACT_VOTES = 10_000
 
 
 @overload
@@ -129,7 +130,8 @@ def winner_pvalue(n1: int, n2: int) -> float:
     gamma, whatever the number of labels, with no correction for having been selected.
 
     Returns:
-        the exact value rounded to the nearest float (0.0 where it is below the smallest float).
+        the exact value rounded to the nearest float, or for more than 10,000 votes to one of its two neighbors; 0.0
+        where it is below the smallest float.
 
     Raises:
         ConfigError: if a count is negative.
@@ -141,7 +143,14 @@ def winner_pvalue(n1: int, n2: int) -> float:
     Reference: Hung and Fithian, Rank verification for exponential families, Annals of Statistics 2019.
     """
     n1, n2 = check_integer("n1", n1, 0), check_integer("n2", n2, 0)
-    return min(1.0, float(2 * binomial_tail(max(n1, n2), n1 + n2, Fraction(1, 2))))
+    first, votes = max(n1, n2), n1 + n2
+    if votes > EXACT_VOTES:
+        return min(1.0, float(2 * binomial_tail(first, votes, Fraction(1, 2))))
+    ways = total = math.comb(votes, first)
+    for count in range(first, votes):
+        ways = ways * (votes - count) // (count + 1)
+        total += ways
+    return min(1.0, float(Fraction(2 * total, 1 << votes)))
 
 
 @lru_cache(maxsize=1 << 16)
