@@ -91,7 +91,7 @@ def measure(rows: Rows, usable: Array, reference: Any, bounds: Array) -> Moments
             add_moments(block, columns.start, columns.stop, base, usable, sums[layer])
     part = np.moveaxis(sums, 0, 1)
     return Moments(
-        part[:-1, :, 0], part[:-1, :, 1], part[:-1, :, 2], part[-1, :, 1], part[-1, :, 2], np.diff(bounds).astype(float)
+        part[:-1, :, 0], part[:-1, :, 1], part[:-1, :, 2], part[-1, :, 1], part[-1, :, 2], np.maximum(np.diff(bounds), 1.0)
     )
 
 
