@@ -1,5 +1,6 @@
 """Figures draw the report's numbers, are the same bytes every time, and never replace an earlier file unasked."""
 
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -19,6 +20,7 @@ from holdfast.report.figures import (
     save_figure,
     save_report_figures,
 )
+from holdfast.report.palette import dash
 from holdfast.types import ArtifactError, ConfigError, DataError
 
 from .report_content import example_report
@@ -70,6 +72,15 @@ def test_curves_are_the_certified_shares_and_baselines():
     np.testing.assert_array_equal(drawn[0].get_ydata(), plot.series[0].y)
     kinds = {(s.color, s.dash) for s in plot.series}
     assert len(kinds) == len(plot.series), "two curves look alike"
+
+
+def test_equal_curves_do_not_hide_each_other():
+    report = example_report(100)
+    first = report.kinds[0]
+    same = tuple(replace(first, kind=kind) for kind in ("deployed", "secret", "ideal"))
+    patterns = [dash(s.dash) for s in certified_plot(replace(report, kinds=same)).series[:3]]
+    assert patterns[0] == ()
+    assert len(set(patterns)) == 3
 
 
 @given(st.integers(1, 60))

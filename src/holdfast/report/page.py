@@ -84,8 +84,16 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["number"] = wording.number
-    environment.filters["setting"] = lambda value: value if isinstance(value, str) else json.dumps(value, default=str)
+    environment.filters["setting"] = _setting
+    environment.filters["sentence"] = lambda text: text[:1].upper() + text[1:].removesuffix(".") + "."
     return environment
+
+
+def _setting(value: object) -> str:
+    """A setting as the page shows it; None means that the default was used."""
+    if value is None:
+        return "default"
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _asset(name: str) -> str:

@@ -30,7 +30,7 @@ class Series:
         low: lower end of a confidence band, `[K]`, or None.
         high: upper end of it.
         color: index into the palette; None = by position in the plot.
-        dash: index into the dash patterns, 0 = solid.
+        dash: index into the dash patterns, 0 = solid; -1, -2: drawn over as many equal curves, which show through.
         marker: draw a dot at the first point (a model with no guarantee beyond it).
     """
 
@@ -208,15 +208,17 @@ class Histogram:
 def certified_plot(report: CertifyReport, *, accuracy: bool = True) -> LinePlot:
     """Certified accuracy (or, with `accuracy=False`, certified rate) against m: a curve per certificate, and baselines.
 
-    Color tells the kind of certificate, the dash pattern the design. The single FedAvg model is its clean accuracy at
-    m = 0 and zero from m = 1 on; the trusted-only model is a level line.
+    Color tells the kind of certificate, the dash pattern the design (or that an equal curve lies below). The single
+    FedAvg model is its clean accuracy at m = 0 and zero from m = 1 on; the trusted-only model is a level line.
     """
     ms = np.arange(report.max_radius + 2 if report.max_radius > 0 else 3)
     designs = list(dict.fromkeys(s.design for s in report.kinds))
-    series = []
+    series: list[Series] = []
     for s in report.kinds:
         y = [s.certified_accuracy(int(m)) if accuracy else s.certified_rate(int(m)) for m in ms]
-        series.append(Series.of(report.name_of(s), ms, y, color=color_of(s), dash=designs.index(s.design)))
+        below = sum(np.array_equal(y, other.y) for other in series)  # equal curves would hide each other
+        dash = -below if below else designs.index(s.design)
+        series.append(Series.of(report.name_of(s), ms, y, color=color_of(s), dash=dash))
     single, trusted = report.clean_accuracy_single_fedavg, report.trusted_only_accuracy
     if accuracy and single is not None:
         y = [single, *[0.0] * (len(ms) - 1)]
