@@ -217,6 +217,17 @@ def test_every_form_equals_the_brute_force(n, o):
     assert np.allclose(result.diagnostics["rejected"], rejected)
 
 
+@pytest.mark.parametrize("keep_equal", [True, False])
+def test_confidence_equal_to_delta(keep_equal):
+    y = np.zeros((10, 21))
+    y[:2, :7] = [[5.0], [-6.0]]  # the scale is zero, so their confidence is exactly zero
+    for line in ("repeated-median", "theil-sen"):
+        o = Options(delta=0.0, keep_equal=keep_equal, line=line)
+        expected = [0 if keep_equal else 7] * 2 + [0] * 8
+        assert irls.fit_block(y, o).rejected.tolist() == expected
+        assert residuals.fit(torch.from_numpy(y), o)[1].tolist() == expected
+
+
 @given(
     hnp.arrays(np.float64, st.tuples(st.integers(3, 12), st.integers(1, 20)), elements=st.integers(-3, 3).map(float)),
     st.sampled_from(FORMS),
@@ -420,7 +431,7 @@ def test_a_row_that_is_not_finite_is_replaced(rule):
     ("wrong", "named"),
     [
         ({"lam": 0}, "lam"),
-        ({"delta": 1.5}, "delta"),
+        ({"delta": 1.0}, "delta"),
         ({"gamma": math.nan}, "gamma"),
         ({"line": "lad"}, "line"),
         ({"ties": "first"}, "ties"),

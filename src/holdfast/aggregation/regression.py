@@ -200,8 +200,8 @@ class ResidualReweighting(Options, Rule):
             check_number(self, name, least=0.0, above=True)
         for name in ("delta", "floor_abs", "floor_rel"):
             check_number(self, name)
-        if self.delta > 1:
-            raise ConfigError(f"ResidualReweighting: delta must be at most 1, got {self.delta!r}")
+        if self.delta >= 1:
+            raise ConfigError(f"ResidualReweighting: delta must be below 1, full confidence, got {self.delta!r}")
         for name in ("rank_base", "drop_smallest"):
             check_count(self, name)
             if getattr(self, name) > 1:

@@ -191,9 +191,7 @@ def _compiled_run(rows: list[Floats], out: Floats, lo: int, hi: int, around: boo
     pointers = row_pointers(rows)
 
     def run(begin: int, end: int) -> None:
-        end = max(end, lanes)
-        begin = min(begin, end - lanes)  # the last block may overlap the one before: same values again
-        kernel(pointers, out.ctypes.data, begin, end)
+        kernel(pointers, out.ctypes.data, begin, max(end, lanes))
         if short is not None:
             short[:] = out[:width]
 
@@ -202,7 +200,10 @@ def _compiled_run(rows: list[Floats], out: Floats, lo: int, hi: int, around: boo
 
 @lru_cache(maxsize=128)
 def _kernel(n: int, lo: int, hi: int, around: bool, dtype: str) -> Callable[..., None]:
-    """`void kernel(rows, out, begin, end)`: reduces the coordinates begin..end-1, of which there is a register full."""
+    """`void kernel(rows, out, begin, end)` reduces the coordinates begin..end-1; end is at least one register.
+
+    The last register ends at `end`: it may overlap the one before and compute the same values again.
+    """
     e = emit.Emitter(dtype, emit.lanes(dtype))
     e.label("entry")
     last = e.let(f"sub i64 %end, {e.lanes}")
