@@ -66,30 +66,33 @@ def add_moments(
 
 @njit(cache=True, nogil=True)
 def add_digit_counts(
-    bits: Array, usable: Array, prefix: Array, shift: int, counts: Array
+    bits: Array, magnitude: int, usable: Array, prefix: Array, shift: int, counts: Array
 ) -> None:  # pragma: no cover (compiled)
-    """Count the 16-bit digit at `shift` of every magnitude whose higher digits equal its row's `prefix`."""
+    """Count the 16-bit digit at `shift` of every size whose higher digits equal its row's `prefix`.
+
+    The bits of a float without its sign (the mask `magnitude`) order as its size does.
+    """
     n, width = bits.shape
     for i in range(n):
         if usable[i]:
             for j in range(width):
-                high = ((bits[i, j] << 1) >> 1) >> shift
+                high = (bits[i, j] & magnitude) >> shift
                 if (high >> 16) == prefix[i]:
                     counts[i, high & 0xFFFF] += 1
 
 
 @njit(cache=True, nogil=True)
 def mark_largest(
-    bits: Array, usable: Array, threshold: Array, ties: Array, mask: Array
+    bits: Array, magnitude: int, usable: Array, threshold: Array, ties: Array, mask: Array
 ) -> None:  # pragma: no cover (compiled)
     """Mark what is above its row's threshold, and the first `ties` (counted down) that equal it."""
     n, width = bits.shape
     for i in range(n):
         if usable[i]:
             for j in range(width):
-                magnitude = (bits[i, j] << 1) >> 1
-                if magnitude > threshold[i]:
+                size = bits[i, j] & magnitude
+                if size > threshold[i]:
                     mask[j] = True
-                elif magnitude == threshold[i] and ties[i] > 0:
+                elif size == threshold[i] and ties[i] > 0:
                     mask[j] = True
                     ties[i] -= 1

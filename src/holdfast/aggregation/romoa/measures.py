@@ -91,7 +91,12 @@ def measure(rows: Rows, usable: Array, reference: Any, bounds: Array) -> Moments
             add_moments(block, columns.start, columns.stop, base, usable, sums[layer])
     part = np.moveaxis(sums, 0, 1)
     return Moments(
-        part[:-1, :, 0], part[:-1, :, 1], part[:-1, :, 2], part[-1, :, 1], part[-1, :, 2], np.maximum(np.diff(bounds), 1.0)
+        part[:-1, :, 0],
+        part[:-1, :, 1],
+        part[:-1, :, 2],
+        part[-1, :, 1],
+        part[-1, :, 2],
+        np.maximum(np.diff(bounds), 1.0),
     )
 
 
@@ -103,20 +108,21 @@ def select(rows: Rows, usable: Array, count: int) -> Array:
     """
     from holdfast.aggregation.romoa.kernels import RADIX, add_digit_counts, mark_largest
 
-    unsigned = np.dtype(np.uint64 if rows.dtype == np.float64 else np.uint32)
+    bits = np.dtype(np.int64 if rows.dtype == np.float64 else np.int32)
+    magnitude = (1 << (bits.itemsize * 8 - 1)) - 1  # all but the sign
     every = np.arange(rows.n)
-    prefix, left = np.zeros(rows.n, unsigned), np.full(rows.n, count, np.int64)
-    for shift in range(unsigned.itemsize * 8 - 16, -1, -16):
+    prefix, left = np.zeros(rows.n, np.int64), np.full(rows.n, count, np.int64)
+    for shift in range(bits.itemsize * 8 - 16, -1, -16):
         counts = np.zeros((rows.n, RADIX), np.int64)
         for _, block in host_blocks(rows):
-            add_digit_counts(block.view(unsigned), usable, prefix, unsigned.type(shift), counts)
+            add_digit_counts(block.view(bits), magnitude, usable, prefix, shift, counts)
         reached = counts[:, ::-1].cumsum(axis=1)  # magnitudes with this digit or a larger one
         digit = RADIX - 1 - (reached >= left[:, None]).argmax(axis=1)
         left -= reached[every, RADIX - 1 - digit] - counts[every, digit]
-        prefix = (prefix << unsigned.type(16)) | digit.astype(unsigned)
+        prefix = (prefix << 16) | digit
     mask = np.zeros(rows.d, dtype=np.bool_)
     for where, block in host_blocks(rows):
-        mark_largest(block.view(unsigned), usable, prefix, left, mask[where])
+        mark_largest(block.view(bits), magnitude, usable, prefix, left, mask[where])
     return np.flatnonzero(mask)
 
 
