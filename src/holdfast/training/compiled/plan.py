@@ -185,7 +185,7 @@ class Planner:
     def _tensor(self, index: int, *, with_gradient: bool) -> Tensor:
         """The tensor after `index` layers, laid out as the next layer that computes something wants it."""
         shape = self.shapes[index]
-        channels, height, width = shape if len(shape) == 3 else (shape[0], 1, 1)
+        channels, height, width = shape if len(shape) == 3 else (int(np.prod(shape)), 1, 1)
         consumer = next((layer for layer in self.layers[index:] if not isinstance(layer, Relu)), None)
         exact = len(shape) == 1 or isinstance(consumer, Flat)
         down, across = consumer.padding if isinstance(consumer, Conv) else (0, 0)
