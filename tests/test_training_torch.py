@@ -192,6 +192,22 @@ def test_intervention_sees_what_clients_send(stack_size):
         np.testing.assert_allclose(caught[client], alone[0] - start[0], atol=1e-5)
 
 
+@pytest.mark.parametrize("weighting", ["size", "uniform"])
+def test_a_client_without_rows_counts_for_nothing(weighting):
+    fedavg = FedAvg(rounds=2, lr=0.1, local_steps=2, batch_size=4, weighting=weighting)
+    x, y, rows = federation()
+    rows = type(rows)(np.append(rows.offsets, rows.offsets[-1]), rows.indices)  # client 5 holds nothing
+    trainer = TorchTrainer(smooth, x, y, rows, fedavg, n_labels=3, seed=11)
+    start = trainer.init([0, 1])
+    with_it = trainer.run(start, [0, 1], [np.array([5, 0, 2]), np.array([5])])
+    without = trainer.run(start, [0, 1], [np.array([0, 2]), np.array([1])])
+    np.testing.assert_allclose(with_it[0], without[0], atol=1e-6)
+    np.testing.assert_array_equal(with_it[1], start[1])
+    seen = []
+    trainer.run(start, [0, 1], [np.array([5, 0]), np.array([5])], intervene=lambda *a: seen.append(np.array(a[3])))
+    assert all((updates[0] == 0).all() for updates in seen)
+
+
 def test_a_broken_model_is_no_error():
     trainer, (x, _, _) = trainer_for(smooth, (6,))
     weights = trainer.run(trainer.init([0]), [0], MEMBERS[:1], intervene=lambda *_: np.full(trainer.n_params, np.nan))
@@ -211,9 +227,6 @@ def test_clear_sentences():
         trainer.run(start, [0], MEMBERS[:1], intervene=lambda *_: np.zeros(3))
     with pytest.raises(ConfigError, match="params has shape"):
         trainer.run(start[:, :-1], [0], MEMBERS[:1])
-    empty = type(rows)(np.array([0, 0, len(x)]), np.arange(len(x)))
-    with pytest.raises(DataError, match="client 0 holds no rows"):
-        make_trainer(smooth, x, y, empty, FEDAVG, seed=1, engine="torch").run(start, [0], [np.array([0, 1])])
     with pytest.raises(ConfigError, match="momentum=None"):
         make_trainer(
             lambda: nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3, momentum=None)), x, y, rows, FEDAVG, seed=1

@@ -17,7 +17,7 @@ from holdfast.training.fedavg import FedAvg
 from holdfast.training.local_training import choose
 from holdfast.training.parameters import Factory, initial_parameters, layout, private_rng, unflatten
 from holdfast.training.trainer import ClientRows, Intervene, Members
-from holdfast.types import ConfigError, DataError
+from holdfast.types import ConfigError
 
 _PREDICT_BATCH = 1024
 
@@ -40,11 +40,11 @@ class _Pairs:
     clients: npt.NDArray[np.int64]
     weights: npt.NDArray[np.float32]
 
-    def part(self, start: int, stop: int) -> _Pairs:
-        """The pairs from `start` to `stop`, with counts for the same models."""
-        owner = self.owner[start:stop]
+    def take(self, places: npt.NDArray[np.int64] | slice) -> _Pairs:
+        """Some of the pairs, with counts for the same models."""
+        owner = self.owner[places]
         counts = np.bincount(owner, minlength=len(self.models))
-        return _Pairs(self.models, counts, owner, self.clients[start:stop], self.weights[start:stop])
+        return _Pairs(self.models, counts, owner, self.clients[places], self.weights[places])
 
 
 class TorchTrainer:
@@ -163,7 +163,7 @@ class TorchTrainer:
         change = torch.zeros_like(current)
         kept: list[torch.Tensor] = []
         for start in range(0, len(group.clients), self._local.stack_size):
-            pairs = group.part(start, start + self._local.stack_size)
+            pairs = group.take(slice(start, start + self._local.stack_size))
             update = self._local_updates(current, pairs, number)
             if intervene is not None:
                 kept.append(update)
@@ -175,7 +175,13 @@ class TorchTrainer:
         return self._intervened(current, group, torch.cat(kept), number, intervene)
 
     def _local_updates(self, current: torch.Tensor, pairs: _Pairs, number: int) -> torch.Tensor:
-        """What the clients of these pairs send: new minus old weights `[S, P]`."""
+        """What the clients of these pairs send: new minus old weights `[S, P]`, zeros from those without rows."""
+        busy = np.flatnonzero(np.diff(self._offsets)[pairs.clients])
+        if len(busy) < len(pairs.clients):
+            sent = torch.zeros(len(pairs.clients), self.n_params, device=self._device)
+            if len(busy):
+                sent[self._send(busy)] = self._local_updates(current, pairs.take(busy), number)
+            return sent
         owner = self._send(pairs.owner)
         stack = current[owner]
         models = pairs.models[pairs.owner]
@@ -225,7 +231,7 @@ class TorchTrainer:
         return tensor.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else tensor
 
     def _pairs(self, model_ids: Sequence[int], members: Members) -> _Pairs:
-        """Lay out who trains what, and refuse clients that are not there or hold nothing."""
+        """Lay out who trains what, and refuse clients that are not there; one without rows has weight zero."""
         if len(model_ids) != len(members):
             raise ConfigError(f"model_ids has {len(model_ids)} entries, but members has {len(members)}")
         counts = np.array([len(group) for group in members], dtype=np.int64)
@@ -234,13 +240,12 @@ class TorchTrainer:
         clients = np.concatenate([np.asarray(group, dtype=np.int64) for group in members] or [np.zeros(0, np.int64)])
         n = len(self._offsets) - 1
         if len(clients) and not 0 <= clients.min() <= clients.max() < n:
-            raise ConfigError(f"members names client {clients.max()}, but clients are numbered 0 to {n - 1}")
+            wrong = clients.min() if clients.min() < 0 else clients.max()
+            raise ConfigError(f"members names client {wrong}, but clients are numbered 0 to {n - 1}")
         sizes = np.diff(self._offsets)[clients]
-        if (sizes == 0).any():
-            raise DataError(f"client {clients[int(np.argmin(sizes))]} holds no rows, so it cannot train")
         owner = np.repeat(np.arange(len(counts)), counts)
-        shares = sizes.astype(np.float64) if self.fedavg.weighting == "size" else np.ones(len(clients))
-        weights = shares / np.bincount(owner, shares, len(counts))[owner]
+        shares = (sizes if self.fedavg.weighting == "size" else sizes > 0).astype(np.float64)
+        weights = shares / np.maximum(np.bincount(owner, shares, len(counts)), 1)[owner]
         return _Pairs(np.asarray(model_ids, dtype=np.int64), counts, owner, clients, weights.astype(np.float32))
 
     def _groups(self, counts: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:

@@ -78,7 +78,10 @@ class Trainer(Protocol):
         start_round: int = 0,
         intervene: Intervene | None = None,
     ) -> npt.NDArray[np.float32]:
-        """Train for `rounds` rounds from `start_round` on; None trains to the end. The input is not changed."""
+        """Train for `rounds` rounds from `start_round` on; None trains to the end. The input is not changed.
+
+        A client without rows has weight zero: a group may hold one, and a model of none but such stays as it was.
+        """
         ...
 
     def predict(self, params: npt.NDArray[np.float32], x: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
@@ -145,8 +148,7 @@ def make_trainer(
         module = model()
     n_labels = _count_labels(module, x, y)
     if engine != "torch":
-        # The compiled engine brings numba; who asks for torch need not wait for it.
-        from holdfast.training.compiled import CompiledTrainer
+        from holdfast.training.compiled import CompiledTrainer  # both engines import this module
 
         why_not = CompiledTrainer.supports(module) or (f"device is {device!r}" if on.type != "cpu" else None)
         if why_not is None:
