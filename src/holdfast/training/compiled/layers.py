@@ -27,7 +27,7 @@ from holdfast.training.compiled.vectors import (
 @njit
 def product(
     mem: Any, tab: Any, rows: Any, columns: Any, w: Any, w_row: Any, w_step: Any, x: Any, x_step: Any,
-    out: Any, out_row: Any, table: Any, taps: Any, length: Any, begin: Any, bias: Any,
+    out: Any, out_row: Any, table: Any, taps: Any, length: Any, plus: Any, bias: Any,
 ) -> None:  # fmt: skip
     """`panel` for any number of rows, in blocks of nearly equal size."""
     most = block_sizes()[1]
@@ -37,12 +37,12 @@ def product(
         high = (block + 1) * rows // count
         panel(
             mem, tab, high - low, columns, w + low * w_row, w_row, w_step, x, x_step,
-            out + low * out_row, out_row, table, taps, length, begin, bias + low,
+            out + low * out_row, out_row, table, taps, length, plus, bias + low,
         )  # fmt: skip
 
 
 @njit
-def _begin(op: Any) -> int:
+def _plus(op: Any) -> int:
     return BIAS if op.bias >= 0 else ZERO
 
 
@@ -52,7 +52,7 @@ def _conv_forward(mem: Any, tab: Any, op: Any, batch: Any) -> None:
         product(
             mem, tab, op.channels_out, op.width_out * batch, op.weight, op.weight_row, op.w_step,
             op.x + row * op.x_row, op.x_step, op.y + row * op.y_row, op.y_plane,
-            op.taps_table, op.taps, op.length, _begin(op), op.bias,
+            op.taps_table, op.taps, op.length, _plus(op), op.bias,
         )  # fmt: skip
 
 
@@ -109,7 +109,7 @@ def _conv_update(mem: Any, tab: Any, op: Any, batch: Any) -> None:
 def _linear_forward(mem: Any, tab: Any, op: Any, batch: Any) -> None:
     product(
         mem, tab, op.channels_out, batch, op.weight, op.weight_row, 1, op.x, batch, op.y, batch,
-        op.taps_table, 1, op.channels, _begin(op), op.bias,
+        op.taps_table, 1, op.channels, _plus(op), op.bias,
     )  # fmt: skip
 
 

@@ -28,7 +28,7 @@ from holdfast.training.compiled.emit import (
 
 __all__ = ["ADD", "BIAS", "ZERO", "block_sizes", "correlate", "define_microkernels", "panel"]
 
-ZERO, ADD, BIAS = 0, 1, 2  # what the sums of a panel begin with: nothing, what is there, or one number per row
+ZERO, ADD, BIAS = 0, 1, 2  # what is added to the sums of a panel: nothing, what is there, or one number per row
 
 _ARRAYS = (MEMORY, TABLE)
 _CORRELATE_SLOTS = 16  # a panel of r rows is kernel number r, a correlation of r x c number 16 + 8 r + c
@@ -42,7 +42,8 @@ def _panel_columns(e: Emitter, rows: int, vectors: int, count: Any, first: Any, 
     with e.repeat(count) as column:
         shift = b.add(first, b.mul(column.index, I64(width)))
         targets = [e.at(mem, b.add(call["out"], shift), b.mul(call["out_row"], I64(row))) for row in range(rows)]
-        _begin(e, rows, vectors, sums, targets, call)
+        for variable in sums:
+            b.store(ir.Constant(e.vector, [0.0] * e.lanes), variable)
         with e.repeat(call["taps"]) as tap:
             at_tap = b.add(call["table"], tap.index)
             w = b.add(call["w"], b.load(e.at(tab, at_tap)))
@@ -59,30 +60,27 @@ def _panel_columns(e: Emitter, rows: int, vectors: int, count: Any, first: Any, 
                     for place in range(vectors):
                         variable = sums[row * vectors + place]
                         b.store(e.fma(weight, values[place], b.load(variable)), variable)
-        for row, target in enumerate(targets):
-            for place in range(vectors):
-                e.store(b.load(sums[row * vectors + place]), e.at(target, place * e.lanes))
+        _finish(e, vectors, sums, targets, call)
 
 
-def _begin(e: Emitter, rows: int, vectors: int, sums: list[Any], targets: list[Any], call: dict[str, Any]) -> None:
+def _finish(e: Emitter, vectors: int, sums: list[Any], targets: list[Any], call: dict[str, Any]) -> None:
+    """Add last, not first: small steps would lose digits if they were added to a large weight one by one."""
     b = e.builder
-    zero = ir.Constant(e.vector, [0.0] * e.lanes)
-    for variable in sums:
-        b.store(zero, variable)
-    with b.if_then(b.icmp_signed("==", call["begin"], I64(ADD))):
-        for row, target in enumerate(targets):
-            for place in range(vectors):
-                b.store(e.load(e.at(target, place * e.lanes)), sums[row * vectors + place])
-    with b.if_then(b.icmp_signed("==", call["begin"], I64(BIAS))):
-        for row in range(rows):
-            value = e.splat(b.load(e.at(call["mem"], call["bias"], row)))
-            for place in range(vectors):
-                b.store(value, sums[row * vectors + place])
+    with b.if_then(b.icmp_signed("==", call["plus"], I64(ADD))):
+        for place, variable in enumerate(sums):
+            there = e.load(e.at(targets[place // vectors], place % vectors * e.lanes))
+            b.store(b.fadd(b.load(variable), there), variable)
+    with b.if_then(b.icmp_signed("==", call["plus"], I64(BIAS))):
+        for place, variable in enumerate(sums):
+            bias = e.splat(b.load(e.at(call["mem"], call["bias"], place // vectors)))
+            b.store(b.fadd(b.load(variable), bias), variable)
+    for place, variable in enumerate(sums):
+        e.store(b.load(variable), e.at(targets[place // vectors], place % vectors * e.lanes))
 
 
 _PANEL_NAMES = (
     "mem", "tab", "columns", "w", "w_row", "w_step", "x", "x_step", "out", "out_row", "table", "taps", "length",
-    "begin", "bias",
+    "plus", "bias",
 )  # fmt: skip
 
 
@@ -101,10 +99,10 @@ def _panel_body(rows: int) -> Any:
 
 
 @intrinsic
-def panel(typing, mem, tab, rows, columns, w, w_row, w_step, x, x_step, out, out_row, table, taps, length, begin, bias):  # type: ignore[no-untyped-def]
+def panel(typing, mem, tab, rows, columns, w, w_row, w_step, x, x_step, out, out_row, table, taps, length, plus, bias):  # type: ignore[no-untyped-def]
     """Sum products of scalars and vectors into a block of rows.
 
-    `out[r, :] = begin + sum over taps t, q < length of w[wt + r w_row + q w_step] * x[xt + q x_step + :]`, where
+    `out[r, :] = plus + sum over taps t, q < length of w[wt + r w_row + q w_step] * x[xt + q x_step + :]`, where
     `wt = tab[table + t]` and `xt = tab[table + taps + t]`. All operands are offsets into `mem`; `columns` floats per
     row, a multiple of 16; at most `block_sizes()[1]` rows.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -88,7 +88,7 @@ class CompiledTrainer:
         self.threads = threads or len(
             os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
         )
-        self.layout = layout(module)
+        self.layout: Mapping[str, slice] = layout(module)
         self._factory, self._layers = model, read_layers(module)
         self._weights = place_weights(self._layers)
         self.n_params = len(self._weights.slots)
