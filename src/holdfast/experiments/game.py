@@ -198,9 +198,8 @@ def _only_honest(n: int, d: int) -> str:
 
 def _strict(n: int, d: int) -> str:
     game, lone = Game(n, d, priced=True), (1, *(0,) * (n - 1))
-    return (
-        "" if game.payoff(lone, 0) < game.payoff((0,) * n, 0) else f"dosage 1 pays {game.payoff(lone, 0)}, as honesty"
-    )
+    paid, honest = game.payoff(lone, 0), game.payoff((0,) * n, 0)
+    return "" if paid < honest else f"dosage 1 pays {paid}, honesty {honest}"
 
 
 def _changed(profile: Profile, player: int, action: int) -> Profile:
