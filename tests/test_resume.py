@@ -179,8 +179,13 @@ def test_models_need_not_be_kept(tmp_path):
     assert not (tmp_path / "models").exists()
 
 
-def test_single_model_learns_from_everyone(tmp_path):
+def test_single_model_learns_from_everyone_and_is_kept(tmp_path):
     trainer = trainer_for(rounds=200, lr=0.1)
     params = train_single(trainer, np.arange(6), run_dir=tmp_path, run="r")
     assert (trainer.predict(params[None], X)[0] == Y).mean() > 0.7
-    assert list(tmp_path.iterdir()) == []
+    trainer.run = None  # whoever trains again fails
+    np.testing.assert_array_equal(train_single(trainer, np.arange(6), run_dir=tmp_path, run="r"), params)
+    with pytest.raises(ArtifactError, match="another run"):
+        train_single(trainer, np.arange(5), run_dir=tmp_path, run="r")
+    with pytest.raises(ArtifactError, match="another run"):
+        train_single(trainer, np.arange(6), run_dir=tmp_path, run="s")

@@ -122,15 +122,20 @@ def train_single(
 ) -> npt.NDArray[np.float32]:
     """Train one model `[P]` on all these clients: plain FedAvg, which one malicious client can break.
 
-    With `run_dir` it leaves a checkpoint `single.safetensors` there about once a minute and goes on from it; `run`
-    says what it belongs to (`training_fingerprint`).
+    With `run_dir` it leaves a checkpoint `single.safetensors` there about once a minute, goes on from it, and at the
+    end keeps the finished weights in it; `run` says what it belongs to (`training_fingerprint`).
+
+    Raises:
+        ArtifactError: the checkpoint belongs to another run or other clients.
     """
     report = _Report(on_progress, 1, 1, trainer.fedavg.rounds)
-    durable = run_dir is not None and intervene is None
-    checkpoint = _Checkpoint(run_dir / "single.safetensors", run) if durable and run_dir is not None else None
+    checkpoint = None
+    if run_dir is not None and intervene is None:
+        who = hashlib.sha256(np.asarray(clients, dtype="<i8").tobytes()).hexdigest()
+        checkpoint = _Checkpoint(run_dir / "single.safetensors", f"{run} {who}")
     params = _train(trainer, [SINGLE_MODEL_ID], [clients], checkpoint, report, intervene)
     if checkpoint is not None:
-        checkpoint.remove()
+        checkpoint.save([SINGLE_MODEL_ID], params, trainer.fedavg.rounds)
     return params[0]  # type: ignore[no-any-return]
 
 
