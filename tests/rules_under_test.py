@@ -70,3 +70,8 @@ def outermost_bound(rule: Any) -> bool:
     if type(rule).__name__ == "NearestNeighborMixing":
         return not involves(rule.rule, MEAN_LIKE)
     return type(rule).__name__ not in MEAN_LIKE
+
+
+def ident(rule: Any) -> str:
+    """A short test id."""
+    return type(rule).__name__ + (f"-{ident(rule.rule)}" if hasattr(rule, "rule") else "")

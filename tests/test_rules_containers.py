@@ -12,12 +12,12 @@ from holdfast.aggregation import Median, TrimmedMean
 from holdfast.aggregation.calling import Given, gather
 from holdfast.aggregation.screening import screen
 from holdfast.aggregation.stacking import MemoryRows
-from tests.rules_under_test import any_rule, rules
+from tests.rules_under_test import any_rule, ident, rules
 
 ROWS = np.random.default_rng(0).normal(size=(13, 37)).astype(np.float32)
 
 
-@pytest.mark.parametrize("rule", rules(1), ids=repr)
+@pytest.mark.parametrize("rule", rules(1), ids=ident)
 def test_list_array_and_tensor_agree(rule: Any) -> None:
     expected = rule(ROWS)
     assert isinstance(expected, np.ndarray)
@@ -32,7 +32,7 @@ def test_list_array_and_tensor_agree(rule: Any) -> None:
         np.testing.assert_allclose(value.numpy(), expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("rule", rules(1), ids=repr)
+@pytest.mark.parametrize("rule", rules(1), ids=ident)
 def test_tensors_off_the_host_take_the_same_path_in_torch(rule: Any) -> None:
     """What a device runs, on this machine's memory: blocks stay tensors from the first read to the result."""
     tensor = torch.from_numpy(ROWS.copy())
@@ -68,7 +68,7 @@ def test_batch_equals_a_loop(rule: Any, axes: int, dtype: type, seed: int) -> No
     np.testing.assert_array_equal(tensor.value.numpy(), result.value)
 
 
-@pytest.mark.parametrize("rule", rules(1), ids=repr)
+@pytest.mark.parametrize("rule", rules(1), ids=ident)
 def test_half_precision_is_computed_in_single(rule: Any) -> None:
     half = ROWS.astype(np.float16)
     value = rule(half)
@@ -80,7 +80,7 @@ def test_half_precision_is_computed_in_single(rule: Any) -> None:
     np.testing.assert_allclose(value.float().numpy(), rule(brain.float()).bfloat16().float().numpy(), rtol=1e-2)
 
 
-@pytest.mark.parametrize("rule", rules(1), ids=repr)
+@pytest.mark.parametrize("rule", rules(1), ids=ident)
 def test_the_input_is_left_alone(rule: Any) -> None:
     array = ROWS.copy()
     array[3] = np.inf
@@ -106,7 +106,7 @@ def test_mixed_precision_lists_give_the_wider() -> None:
     assert Median()(tensors).dtype == torch.float32
 
 
-@pytest.mark.parametrize("rule", rules(1), ids=repr)
+@pytest.mark.parametrize("rule", rules(1), ids=ident)
 def test_blocks_do_not_change_the_result(rule: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from holdfast.aggregation import calling, distance, mixing, similarity, stacking
 

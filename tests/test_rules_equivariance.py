@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.aggregation import Krum, make
-from tests.rules_under_test import NEEDS_AN_ORIGIN, ORDER_DEPENDENT, READS_MODELS, any_rule, involves, rules
+from tests.rules_under_test import NEEDS_AN_ORIGIN, ORDER_DEPENDENT, READS_MODELS, any_rule, ident, involves, rules
 
 
 @st.composite
@@ -62,7 +62,7 @@ def test_scaling_all_rows_scales_the_result(case: tuple[Any, np.ndarray, np.rand
     np.testing.assert_allclose(rule(rows * factor), rule(rows) * factor, rtol=1e-6, atol=1e-9 * factor)
 
 
-@pytest.mark.parametrize("rule", rules(1), ids=repr)
+@pytest.mark.parametrize("rule", rules(1), ids=ident)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_when_all_agree_so_does_the_rule(rule: Any, dtype: type) -> None:
     row = np.random.default_rng(3).normal(size=23).astype(dtype)

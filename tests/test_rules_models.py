@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from holdfast.aggregation import FoolsGold, Krum, Mean, Median, NormClipping, TrimmedMean
 from holdfast.aggregation.models import aggregate_models, flatten, unflatten
 from holdfast.types import DataError, ThreatModelError
-from tests.rules_under_test import rules
+from tests.rules_under_test import ident, rules
 
 
 def network(seed: int, steps: int = 0) -> dict[str, torch.Tensor]:
@@ -55,7 +55,7 @@ def test_a_state_dict_goes_back_into_its_module() -> None:
     torch.testing.assert_close(result.value["2.weight"], stacked)
 
 
-@pytest.mark.parametrize("rule", rules(1), ids=repr)
+@pytest.mark.parametrize("rule", rules(1), ids=ident)
 def test_malformed_replies_are_replaced_not_raised(rule: Any) -> None:
     models: list[Any] = [network(seed) for seed in range(13)]
     models[0] = None

@@ -15,7 +15,7 @@ from holdfast.aggregation import FoolsGold, Krum, Mean, Median, TrimmedMean
 from holdfast.aggregation.models import aggregate_models
 from holdfast.aggregation.streaming import aggregate_files
 from holdfast.types import ConfigError, DataError, ThreatModelError
-from tests.rules_under_test import rules
+from tests.rules_under_test import ident, rules
 
 
 def model(seed: int) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def written(folder: Path, models: list[dict[str, Any]]) -> list[Path]:
     return paths
 
 
-@pytest.mark.parametrize("rule", rules(1), ids=repr)
+@pytest.mark.parametrize("rule", rules(1), ids=ident)
 def test_files_give_what_memory_gives(rule: Any, tmp_path: Path) -> None:
     models = [model(seed) for seed in range(13)]
     models[4]["conv.weight"][0] = np.nan
