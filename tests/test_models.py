@@ -16,6 +16,11 @@ SIZES = {
     "har": ((561,), 6, 211_206),
     "mlp": ((1, 8, 8), 10, 64 * 64 + 64 + 64 * 10 + 10),
     "logistic": ((64,), 10, 650),
+    "small-cnn": ((1, 28, 28), 10, 104 + 808 + 16 * (8 * 4 * 4) + 16 + 170),
+    "loan": ((91,), 9, 91 * 46 + 46 + 46 * 23 + 23 + 23 * 9 + 9),
+    "fasttext": ((32,), 2, 25_000 * 100 + 202),
+    "resnet18": ((3, 32, 32), 10, 11_173_962),
+    "resnet18-bn": ((3, 32, 32), 10, 11_173_962),
 }
 
 
@@ -35,6 +40,27 @@ def test_cnn_is_table_2():
     kinds = [type(layer).__name__ for layer in model_factory("cnn", (1, 28, 28), 10)()]
     block = ["Conv2d", "ReLU", "MaxPool2d"]
     assert kinds == [*block, *block, "Flatten", "Linear", "ReLU", "Linear"]
+
+
+def test_small_cnn_is_table_5():
+    layers = model_factory("small-cnn", (1, 28, 28), 10)()
+    x, sizes = torch.zeros(1, 1, 28, 28), []
+    for layer in layers:
+        x = layer(x)
+        sizes.append(tuple(x.shape[1:]))
+    assert [s for layer, s in zip(layers, sizes, strict=True) if not isinstance(layer, nn.ReLU)] == [
+        *[(4, 24, 24), (4, 12, 12), (8, 8, 8), (8, 4, 4), (128,), (16,), (10,)]
+    ]
+
+
+def test_fasttext_ignores_padding_and_order():
+    module = model_factory("fasttext", (6,), 2)()
+    short, long = torch.tensor([[5.0, 9.0, 7.0]]), torch.tensor([[7.0, 5.0, 9.0, 0.0, 0.0, 0.0]])
+    torch.testing.assert_close(module(short), module(long))
+    words = module.words.weight[[5, 7, 9]].mean(dim=0)
+    torch.testing.assert_close(module(short)[0], module.output(words))
+    module(long).sum().backward()
+    assert module.words.weight.grad[0].abs().sum() == 0
 
 
 def test_cnn_needs_images():

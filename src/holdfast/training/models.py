@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from holdfast.training.networks import FastText, ResNet18, batch_normalized_resnet18
 from holdfast.training.parameters import private_rng
 from holdfast.types import ConfigError
 
@@ -58,6 +59,28 @@ def _cnn(input_shape: Shape, n_labels: int) -> nn.Module:
     )
 
 
+def _small_cnn(input_shape: Shape, n_labels: int) -> nn.Module:
+    if len(input_shape) != 3 or min(input_shape[1:]) < 16:
+        raise ConfigError(
+            f"model 'small-cnn' needs images [channels, height, width] with sides of at least 16, "
+            f"but the inputs have shape {list(input_shape)}"
+        )
+    channels, height, width = input_shape
+    side = [((size - 4) // 2 - 4) // 2 for size in (height, width)]
+    return nn.Sequential(
+        nn.Conv2d(channels, 4, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(4, 8, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(8 * side[0] * side[1], 16),
+        nn.ReLU(),
+        nn.Linear(16, n_labels),
+    )
+
+
 def _dense(*hidden: int) -> Callable[[Shape, int], nn.Module]:
     def build(input_shape: Shape, n_labels: int) -> nn.Module:
         layers: list[nn.Module] = [nn.Flatten()]
@@ -78,6 +101,15 @@ MODELS: Mapping[str, Model] = MappingProxyType(
             Model("har", "the activity-recognition network of Cao et al. (2021): two layers of 256", _dense(256, 256)),
             Model("mlp", "a small network: one layer of 64", _dense(64)),
             Model("logistic", "multinomial logistic regression", _dense()),
+            Model(
+                "small-cnn", "the CNN of Fu et al. (2019), Table 5: two 5x5 convolutions (4, 8), 16 units", _small_cnn
+            ),
+            Model("loan", "the loan network of Fu et al. (2019): 46 and 23 units", _dense(46, 23)),
+            Model(
+                "fasttext", "FastText: the mean of 25,000 word vectors of length 100, and one linear layer", FastText
+            ),
+            Model("resnet18", "ResNet-18 for small images, with group normalization", ResNet18),
+            Model("resnet18-bn", "ResNet-18 for small images, with batch normalization", batch_normalized_resnet18),
         )
     }
 )
