@@ -114,6 +114,17 @@ class Emitter:
         """The same numbers in double precision."""
         return a if self.scalar == "double" else self.let(f"fpext {self.vector} {a} to {self.wide}")
 
+    def halves_in_double(self, a: str) -> str:
+        """The sum of the two halves of a vector, in double precision."""
+        half = self.lanes // 2
+        parts = []
+        for begin in (0, half):
+            which = ", ".join(f"i32 {begin + lane}" for lane in range(half))
+            part = self.let(f"shufflevector {self.vector} {a}, {self.vector} poison, <{half} x i32> <{which}>")
+            widen = f"fpext <{half} x float> {part} to <{half} x double>"
+            parts.append(part if self.scalar == "double" else self.let(widen))
+        return self.binary("fadd", parts[0], parts[1], f"<{half} x double>")
+
     def narrow(self, a: str) -> str:
         """Double precision rounded to the function's type."""
         return a if self.scalar == "double" else self.let(f"fptrunc {self.wide} {a} to {self.vector}")

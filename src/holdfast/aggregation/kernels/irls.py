@@ -201,7 +201,7 @@ def _fit_compiled(rows: list[Floats], o: Options, threads: int | None) -> Fit:
         np.empty((registers.padded // lanes, n), np.uint16),
     )
     chunks = -(-registers.columns // chunk)
-    weights = np.zeros((chunks, n, lanes))
+    weights = np.zeros((chunks, n, lanes // 2))
     rejected = np.zeros((chunks, n), np.int64)
 
     def task(index: int, begin: int, end: int) -> None:

@@ -15,14 +15,14 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial, reduce
 from itertools import combinations
 
 from holdfast.aggregation.kernels import emit
 from holdfast.aggregation.kernels.emit import Emitter
 from holdfast.aggregation.kernels.networks import middle_ranks, selection_network
 
-UNROLL = 16
+UNROLL = 24
 """Up to this many clients, loops over clients are written out and their values stay in registers."""
 
 PARAMETERS = ("tau_factor", "floor_abs", "floor_rel", "bend", "delta")
@@ -85,9 +85,9 @@ class _Pass1:
         self.e.label("entry")
         n = form.n
         self.y = Slots(self.e, n, False)  # the tie loop reads it by a run-time index
-        self.z = Slots(self.e, n, False)
+        self.z = Slots(self.e, n, self.unrolled)
         self.others = Slots(self.e, n, False)
-        self.inner = Slots(self.e, n, False)
+        self.inner = Slots(self.e, n, self.unrolled)
         self.rank = Slots(self.e, n, False)
         self.size = Slots(self.e, n, self.unrolled)
         self.weight = Slots(self.e, n, self.unrolled)
@@ -161,6 +161,23 @@ class _Pass1:
         e.loop(n, one)
         return self.median_of(self.inner.get, n)
 
+    def unrolled_slope(self) -> str:
+        """The same for few clients: every slope is computed once, by a constant, for both of its ends."""
+        e, n = self.e, self.form.n
+        slopes: dict[tuple[int, int], str] = {}
+
+        def towards(i: int, w: int) -> str:
+            j = w + (w >= i)  # the w-th of the others
+            ends = min(i, j), max(i, j)
+            if ends not in slopes:
+                rise = e.binary("fsub", self.z.get(ends[1]), self.z.get(ends[0]))
+                slopes[ends] = rise if abs(j - i) == 1 else e.binary("fmul", rise, e.constant(1 / abs(j - i)))
+            return slopes[ends]
+
+        for i in range(n):
+            self.inner.put(i, self.median_of(partial(towards, i), n - 1))
+        return self.median_of(self.inner.get, n)
+
     def pairwise_slope(self) -> str:
         """The Theil-Sen slope: one selection over all pairs."""
         e = self.e
@@ -192,15 +209,16 @@ class _Pass1:
         """Fill `rank` with each client's rank less the middle one, counting how many values are smaller."""
         e, n = self.e, self.form.n
 
-        def smaller(k: str, _: list[str]) -> list[str]:
+        def count(k: str, _: list[str]) -> list[str]:
             mine = self.y.get(k)
-            counter = "zeroinitializer"
+            counters = ["zeroinitializer"] * 4  # independent, so that they need not wait for each other
             for j in range(n):
-                counter = e.count_where(e.less(self.y.get(j), mine), counter)
-            self.rank.put(k, e.binary("fadd", e.as_float(counter), e.constant(-(n - 1) / 2)))
+                counters[j % 4] = e.count_where(e.less(self.y.get(j), mine), counters[j % 4])
+            smaller = reduce(lambda a, b: e.binary("add", a, b, e.integers), counters)
+            self.rank.put(k, e.binary("fadd", e.as_float(smaller), e.constant(-(n - 1) / 2)))
             return []
 
-        self.each(smaller)
+        self.each(count)
         e.when(tied, self.split_ties)
 
     def split_ties(self) -> None:
@@ -309,10 +327,11 @@ class _Pass1:
         contributed = self.size if form.std_before and form.zero_rejected else self.weight
 
         def add(k: str, _: list[str]) -> list[str]:
-            term = e.widen(e.binary("fmul", contributed.get(k), importance))
-            pointer = e.at("%weights", k, e.wide)
-            before = e.let(f"load {e.wide}, ptr {pointer}, align 8")
-            e.do(f"store {e.wide} {e.binary('fadd', before, term, e.wide)}, ptr {pointer}, align 8")
+            term = e.halves_in_double(e.binary("fmul", contributed.get(k), importance))
+            kind = f"<{e.lanes // 2} x double>"
+            pointer = e.at("%weights", k, kind)
+            before = e.let(f"load {kind}, ptr {pointer}, align 8")
+            e.do(f"store {kind} {e.binary('fadd', before, term, kind)}, ptr {pointer}, align 8")
             return []
 
         self.each(add)
@@ -324,7 +343,7 @@ def fit_kernel(form: Form) -> Callable[..., None]:
 
     `void fit(rows, columns, parameters, reciprocals, weights, rejections, center, slope, masks)`: rows are the
     addresses of the first coordinate; columns a positive multiple of the register width; weights double
-    `[n, lanes]` and rejections int64 `[n]` are added to; center and slope `[columns]` and masks int16
+    `[n, lanes / 2]` and rejections int64 `[n]` are added to; center and slope `[columns]` and masks int16
     `[columns / lanes, n]` are written.
     """
     p = _Pass1(form)
@@ -338,7 +357,8 @@ def fit_kernel(form: Form) -> Callable[..., None]:
         med, tied = p.sort()
         slope = None
         if form.line != "median":
-            slope = p.slope() if form.line == "repeated-median" else p.pairwise_slope()
+            repeated = p.unrolled_slope if p.unrolled else p.slope
+            slope = repeated() if form.line == "repeated-median" else p.pairwise_slope()
         offset = p.offset(slope) if slope is not None else None
         p.ranks(tied)
         p.accumulate(p.confidence(p.scale(med, slope, offset)))
