@@ -126,6 +126,15 @@ def test_ctrl_c_keeps_what_is_done(tmp_path, monkeypatch):
     assert calls[60] == 19, "training did not go on where it was interrupted"
 
 
+def test_a_checkpoint_of_other_company_is_left(tmp_path):
+    expected = train(tmp_path / "whole")
+    trainer = trainer_for()
+    log = log_for(tmp_path, trainer)
+    wrong = np.zeros((2, trainer.n_params), np.float32)
+    driver._Checkpoint(tmp_path / "training.safetensors", log.run).save([3, 5], wrong, 39)
+    np.testing.assert_array_equal(train_ensemble(trainer, MEMBERS, X, log, run_dir=tmp_path), expected)
+
+
 def test_another_configuration_is_refused(tmp_path):
     train(tmp_path)
     before = sorted((p.name, p.stat().st_mtime_ns) for p in tmp_path.rglob("*"))
