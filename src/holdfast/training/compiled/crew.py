@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -35,6 +36,27 @@ class Workspace:
         self.total = np.zeros(int(plan.net[0]["weights"]), np.float32)
 
 
+class Workspaces:
+    """The workspaces of one plan: made when first needed, kept for the next call."""
+
+    def __init__(self, plan: Plan, programs: Programs) -> None:
+        self.plan, self.programs = plan, programs
+        self.ops, self.net = frozen(plan.ops), frozen(plan.net)
+        self._free: queue.SimpleQueue[Workspace] = queue.SimpleQueue()
+
+    @contextmanager
+    def one(self) -> Iterator[Workspace]:
+        """A workspace that nobody else uses inside the block."""
+        try:
+            space = self._free.get_nowait()
+        except queue.Empty:
+            space = Workspace(self.plan, self.programs)
+        try:
+            yield space
+        finally:
+            self._free.put(space)
+
+
 class Stopped(Exception):
     """Raised inside a task when another failed or the user pressed Ctrl-C; never leaves the crew."""
 
@@ -45,13 +67,9 @@ class Crew:
     One thread means no thread at all: tasks then run in the caller's.
     """
 
-    def __init__(
-        self, threads: int, make_workspace: Callable[[], Workspace], total: int = 0, on_progress: Progress | None = None
-    ) -> None:
-        self._spaces: queue.SimpleQueue[Workspace] = queue.SimpleQueue()
-        for _ in range(threads):
-            self._spaces.put(make_workspace())
+    def __init__(self, threads: int, spaces: Workspaces, total: int = 0, on_progress: Progress | None = None) -> None:
         self.threads = threads
+        self._spaces = spaces
         self._pool = ThreadPoolExecutor(threads, "holdfast") if threads > 1 else None
         self._total, self._on_progress = total, on_progress
         self._done, self._shown = 0, 0
@@ -80,12 +98,8 @@ class Crew:
     def map(self, work: Callable[[Workspace, Task], None], tasks: Iterable[Task]) -> None:
         """Do all tasks, each in a free workspace; the first error of a task is raised here."""
         if self._pool is None:
-            space = self._spaces.get()
-            try:
-                for task in tasks:
-                    work(space, task)
-            finally:
-                self._spaces.put(space)
+            for task in tasks:
+                self._one(work, task)
             return
         waiting: set[Future[Any]] = {self._pool.submit(self._one, work, task) for task in tasks}
         while waiting:
@@ -95,11 +109,8 @@ class Crew:
             self._show()
 
     def _one(self, work: Callable[[Workspace, Task], None], task: Task) -> None:
-        space = self._spaces.get()
-        try:
+        with self._spaces.one() as space:
             work(space, task)
-        finally:
-            self._spaces.put(space)
 
     def _show(self) -> None:
         if self._on_progress is not None and self._done != self._shown:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit, types
 
+from holdfast.training import batches
 from holdfast.training.batches import fold, scale
 from holdfast.training.compiled.emit import I64, TABLE, blocks, intrinsic
 from holdfast.training.compiled.layers import backward, forward, scores_gradient
@@ -46,15 +47,11 @@ def _step(
 
 
 @njit
-def _local(
-    mem: Any, tab: Any, codes: Any, ops: Any, net: Any, x: Any, y: Any, rows: Any, key: Any, labels: Any,
-    steps: Any, lr: Any, start: Any,
-) -> None:  # fmt: skip
-    """A client's local training from the global model `start`; the weights end up at the head of `mem`."""
-    mem[: net.weights] = start
-    if len(rows):
-        for step in range(steps):
-            _step(mem, tab, codes, ops, net, x, y, rows, fold(key, np.uint64(step)), labels, lr)
+def _take_update(mem: Any, model: Any, update: Any, share: Any) -> None:
+    """`update += share * (local - global)`, and back to the global weights for the next client, in one pass."""
+    for place in range(len(model)):
+        update[place] += share * (mem[place] - model[place])
+        mem[place] = model[place]
 
 
 @njit
@@ -70,25 +67,24 @@ def _train(
     k = len(members)
     net = nets[0]
     labels = np.empty(net.examples, np.int64)
+    mem[: net.weights] = model
     for visit in range(first, last):
         client = members[visit % k]
         at_round = fold(fold(key, np.uint64(client)), np.uint64(visit // k))
         rows = indices[offsets[client] : offsets[client + 1]]
-        _local(mem, tab, codes, ops, net, x, y, rows, at_round, labels, steps, lr, model)
+        if len(rows):
+            for step in range(steps):
+                _step(mem, tab, codes, ops, net, x, y, rows, fold(at_round, np.uint64(step)), labels, lr)
         if len(updates):
-            update = updates[visit - first]
-            for place in range(net.weights):
-                update[place] = mem[place] - model[place]
+            updates[visit - first] = 0
+            _take_update(mem, model, updates[visit - first], np.float32(1))
             continue
         if visit % k == 0:
             total[:] = 0
-        share = weights[visit % k]
-        if share != 0:
-            for place in range(net.weights):
-                total[place] += share * (mem[place] - model[place])
+        _take_update(mem, model, total, weights[visit % k])
         if visit % k == k - 1:
-            for place in range(net.weights):
-                model[place] += total[place]
+            model += total
+            mem[: net.weights] = model
 
 
 @njit
@@ -135,29 +131,32 @@ class Programs:
 
 @cache
 def programs() -> Programs:
-    """Compile, or load from numba's cache.
+    """Compile, or load from numba's cache; without a cache where no folder for it can be written.
 
     Numba looks only at the file of an outermost function to tell if its cached code is stale. The code here comes
-    from all files of this package, so a digest of them is made part of the key, as a variable of a closure.
+    from several files, so a digest of them is made part of the key, as a variable of a closure.
     """
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in [*sorted(Path(__file__).parent.glob("*.py")), Path(batches.__file__)]:
         digest.update(path.read_bytes())
-    return _compile(digest.hexdigest())
+    try:
+        return _compile(digest.hexdigest(), cache=True)
+    except RuntimeError:  # numba found no folder for its cache
+        return _compile(digest.hexdigest(), cache=False)
 
 
-def _compile(version: str) -> Programs:
-    @njit(nogil=True, cache=True)
+def _compile(version: str, *, cache: bool) -> Programs:
+    @njit(nogil=True, cache=cache)
     def train(*arguments):  # type: ignore[no-untyped-def]
         _train(*arguments)
         return version
 
-    @njit(nogil=True, cache=True)
+    @njit(nogil=True, cache=cache)
     def score(*arguments):  # type: ignore[no-untyped-def]
         _score(*arguments)
         return version
 
-    @njit(cache=True)
+    @njit(cache=cache)
     def locate(addresses):  # type: ignore[no-untyped-def]
         kernel_addresses(addresses)
         return version

@@ -174,37 +174,45 @@ def _relu_backward(mem: Any, tab: Any, op: Any, batch: Any) -> None:
 
 
 @njit
+def layer_forward(mem: Any, tab: Any, codes: Any, op: Any, net: Any) -> None:
+    """One layer forward."""
+    if op.kind == CONV:
+        _conv_forward(mem, tab, op, net.batch)
+    elif op.kind == LINEAR:
+        _linear_forward(mem, tab, op, net.batch)
+    elif op.kind == POOL:
+        _pool_forward(mem, tab, codes, op, net.batch)
+    else:
+        _relu_forward(mem, tab, op, net.batch)
+
+
+@njit
+def layer_backward(mem: Any, tab: Any, codes: Any, op: Any, net: Any) -> None:
+    """One layer backward: its input gradient first, then the update of its weights."""
+    if op.kind == CONV:
+        if op.gx >= 0:
+            _conv_input_gradient(mem, tab, op, net.batch)
+        _conv_update(mem, tab, op, net.batch)
+    elif op.kind == LINEAR:
+        _linear_backward(mem, tab, op, net)
+    elif op.gx >= 0 and op.kind == POOL:
+        _pool_backward(mem, tab, codes, op, net.batch)
+    elif op.gx >= 0:
+        _relu_backward(mem, tab, op, net.batch)
+
+
+@njit
 def forward(mem: Any, tab: Any, codes: Any, ops: Any, net: Any) -> None:
     """From the gathered batch to the scores at `net.scores` [labels, batch]."""
     for index in range(len(ops)):
-        op = ops[index]
-        if op.kind == CONV:
-            _conv_forward(mem, tab, op, net.batch)
-        elif op.kind == LINEAR:
-            _linear_forward(mem, tab, op, net.batch)
-        elif op.kind == POOL:
-            _pool_forward(mem, tab, codes, op, net.batch)
-        else:
-            _relu_forward(mem, tab, op, net.batch)
+        layer_forward(mem, tab, codes, ops[index], net)
 
 
 @njit
 def backward(mem: Any, tab: Any, codes: Any, ops: Any, net: Any) -> None:
-    """From the scores' gradient (times -lr) to updated weights; each layer's input gradient before its update."""
+    """From the scores' gradient (times -lr) to updated weights."""
     for index in range(len(ops) - 1, -1, -1):
-        op = ops[index]
-        if op.kind == CONV:
-            if op.gx >= 0:
-                _conv_input_gradient(mem, tab, op, net.batch)
-            _conv_update(mem, tab, op, net.batch)
-        elif op.kind == LINEAR:
-            _linear_backward(mem, tab, op, net)
-        elif op.gx < 0:
-            continue
-        elif op.kind == POOL:
-            _pool_backward(mem, tab, codes, op, net.batch)
-        else:
-            _relu_backward(mem, tab, op, net.batch)
+        layer_backward(mem, tab, codes, ops[index], net)
 
 
 @njit

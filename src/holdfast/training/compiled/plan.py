@@ -49,6 +49,16 @@ class Weights:
     slots: npt.NDArray[np.int64]
     size: int
 
+    def place(self, flat: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """A flat torch vector `[P]` in the engine's layout."""
+        placed = np.zeros(self.size, np.float32)
+        placed[self.slots] = flat
+        return placed
+
+    def flat(self, placed: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """The way back, for one vector or several `[..., size]`."""
+        return placed[..., self.slots]
+
 
 @dataclass
 class Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -14,9 +14,10 @@ import numpy.typing as npt
 from torch import nn
 
 from holdfast.training.batches import fold, stream_key
-from holdfast.training.compiled.crew import Crew, Progress, Workspace, frozen
+from holdfast.training.compiled.crew import Crew, Progress, Workspace, Workspaces, frozen
 from holdfast.training.compiled.engine import programs
 from holdfast.training.compiled.plan import make_plan, place_weights
+from holdfast.training.compiled.scoring import Scorer, as_rows
 from holdfast.training.compiled.spec import read_layers, why_not
 from holdfast.training.fedavg import FedAvg
 from holdfast.training.parameters import Factory, initial_parameters, layout, private_rng, unflatten
@@ -26,8 +27,6 @@ from holdfast.types import ConfigError
 Floats = npt.NDArray[np.float32]
 
 _CALL_SECONDS = 0.25  # a compiled call cannot be interrupted, so it should not take longer
-_SCORE_BATCH = 32
-_SCORE_ROWS = 4096
 _KEPT_BYTES = 2**28  # clients' updates kept at once where clients, not models, run in parallel
 _NO_UPDATES = np.zeros((0, 0), np.float32)
 
@@ -89,17 +88,18 @@ class CompiledTrainer:
             os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
         )
         self.layout: Mapping[str, slice] = layout(module)
-        self._factory, self._layers = model, read_layers(module)
-        self._weights = place_weights(self._layers)
+        self._factory, layers = model, read_layers(module)
+        self._weights = place_weights(layers)
         self.n_params = len(self._weights.slots)
-        self._shape = tuple(x.shape[1:])
-        self._plan = make_plan(self._layers, self._shape, self._weights, fedavg.batch_size)
-        self.n_labels = int(self._plan.net[0]["labels"])
-        self._x = frozen(_rows(x))
+        shape = tuple(x.shape[1:])
+        plan = make_plan(layers, shape, self._weights, fedavg.batch_size)
+        self._spaces = Workspaces(plan, programs())
+        self._scorer = Scorer(layers, shape, self._weights, self.threads)
+        self.n_labels = self._scorer.n_labels
+        self._x = frozen(as_rows(x))
         self._y = frozen(np.asarray(y, dtype=np.int64))
         self._offsets = frozen(np.asarray(partition.offsets, dtype=np.int64))
         self._indices = frozen(np.asarray(partition.indices, dtype=np.int64))
-        self._programs = programs()
 
     @staticmethod
     def supports(module: nn.Module) -> str | None:
@@ -160,7 +160,7 @@ class CompiledTrainer:
         trained = np.array(params, dtype=np.float32)
         total = rounds * sum(len(job.members) for job in jobs)
         span = range(start_round, start_round + rounds)
-        with Crew(self.threads, lambda: Workspace(self._plan, self._programs), total, on_progress) as crew:
+        with Crew(self.threads, self._spaces, total, on_progress) as crew:
             if intervene is None and len(jobs) >= crew.threads:
                 crew.map(lambda space, job: self._train_model(crew, space, job, trained, span), jobs)
             else:
@@ -169,38 +169,12 @@ class CompiledTrainer:
         return trained
 
     def predict(self, params: Floats, x: Floats) -> npt.NDArray[Any]:
-        """The labels `[N, T]` that each model gives to inputs `x` [T, ...]: uint8, or uint16 above 256 labels.
-
-        The smallest label among equal scores; a score that is NaN counts as the largest, as in `torch.argmax`.
-        """
-        params = np.atleast_2d(params)
-        inputs = self._inputs(x)
-        votes = np.zeros((len(params), len(inputs)), np.uint8 if self.n_labels <= 256 else np.uint16)
-        parts = max(1, -(-self.threads // max(1, len(params))))
-        edges = np.linspace(0, len(inputs), parts + 1).astype(int)
-        tasks = [(row, int(first), int(last)) for row in range(len(params)) for first, last in pairwise(edges)]
-
-        def vote(space: Workspace, task: tuple[int, int, int]) -> None:
-            row, first, last = task
-            for rows, labels, _ in self._score(crew, space, params[row], inputs, range(first, last), keep=False):
-                votes[row, rows] = labels
-
-        with self._scoring_crew() as crew:
-            crew.map(vote, tasks)
-        return votes
+        """The labels `[N, T]` that each model gives to inputs `x` [T, ...]; see `Scorer.labels`."""
+        return self._scorer.labels(params, x)
 
     def scores(self, params: Floats, x: Floats) -> Floats:
         """The scores (logits) `[T, L]` that one model `[P]` gives to inputs `x` [T, ...]."""
-        inputs = self._inputs(x)
-        found = np.zeros((len(inputs), self.n_labels), np.float32)
-
-        def score(space: Workspace, task: range) -> None:
-            for rows, _, scores in self._score(crew, space, params, inputs, task, keep=True):
-                found[rows] = scores
-
-        with self._scoring_crew() as crew:
-            crew.map(score, [range(len(inputs))])
-        return found
+        return self._scorer.scores(params, x)
 
     def _jobs(self, params: Floats, model_ids: Sequence[int], members: Members) -> list[_Job]:
         if len(model_ids) != len(members):
@@ -231,25 +205,19 @@ class CompiledTrainer:
         shares: Floats = (raw / max(raw.sum(), 1.0)).astype(np.float32)
         return shares
 
-    def _inside(self, vector: Floats) -> Floats:
-        """A flat vector `[P]` in the engine's own layout."""
-        placed = np.zeros(self._weights.size, np.float32)
-        placed[self._weights.slots] = vector
-        return placed
-
     def _clients(
         self, space: Workspace, job: _Job, first: int, last: int, model: Floats, updates: Floats = _NO_UPDATES
     ) -> None:
         """Visits `first` to `last` of a model's clients, in one compiled call."""
-        self._programs.train(
-            space.memory, space.table, space.codes, frozen(self._plan.ops), frozen(self._plan.net), self._x, self._y,
+        self._spaces.programs.train(
+            space.memory, space.table, space.codes, self._spaces.ops, self._spaces.net, self._x, self._y,
             self._offsets, self._indices, job.members, job.shares, job.key, first, last,
             self.fedavg.local_steps, self.fedavg.lr, model, space.total, updates,
         )  # fmt: skip
 
     def _train_model(self, crew: Crew, space: Workspace, job: _Job, trained: Floats, span: range) -> None:
         """All rounds of one model in one thread."""
-        model, k = self._inside(trained[job.place]), len(job.members)
+        model, k = self._weights.place(trained[job.place]), len(job.members)
         visit, end, stretch = span.start * k, span.stop * k, 1
         while visit < end:
             last = min(end, visit + stretch)
@@ -258,11 +226,11 @@ class CompiledTrainer:
             stretch = _next_stretch(last - visit, time.perf_counter() - began)
             crew.advance(last - visit)
             visit = last
-        trained[job.place] = model[self._weights.slots]
+        trained[job.place] = self._weights.flat(model)
 
     def _train_together(self, crew: Crew, job: _Job, trained: Floats, span: range, intervene: Intervene | None) -> None:
         """All rounds of one model, its clients in parallel; their sum is taken in their order."""
-        model, k = self._inside(trained[job.place]), len(job.members)
+        model, k = self._weights.place(trained[job.place]), len(job.members)
         wave = k if intervene else max(1, min(k, max(crew.threads, _KEPT_BYTES // model.nbytes)))
         updates = np.zeros((wave, len(model)), np.float32)
         for number in span:
@@ -271,14 +239,13 @@ class CompiledTrainer:
                 stop = min(k, start + wave)
                 self._updates(crew, job, number, range(start, stop), model, updates)
                 for share, update in zip(job.shares[start:stop], updates, strict=False):
-                    if share != 0:
-                        total += share * update
+                    total += share * update
             answer = None
             if intervene is not None:
-                slots = self._weights.slots
-                answer = intervene(job.model_id, number, job.members, updates[:, slots], model[slots])
-            model = model + total if answer is None else self._inside(self._checked(answer))
-        trained[job.place] = model[self._weights.slots]
+                flat = self._weights.flat
+                answer = intervene(job.model_id, number, job.members, flat(updates), flat(model))
+            model = model + total if answer is None else self._weights.place(self._checked(answer))
+        trained[job.place] = self._weights.flat(model)
 
     def _updates(self, crew: Crew, job: _Job, number: int, clients: range, model: Floats, updates: Floats) -> None:
         """Fill `updates` with those of some clients of one round."""
@@ -300,37 +267,6 @@ class CompiledTrainer:
                 f"but returned shape {list(vector.shape)}"
             )
         return vector
-
-    def _inputs(self, x: Floats) -> Floats:
-        if tuple(x.shape[1:]) != self._shape:
-            raise ConfigError(
-                f"x has inputs of shape {list(x.shape[1:])}, but the model was trained on {list(self._shape)}"
-            )
-        return frozen(_rows(x))
-
-    def _scoring_crew(self) -> Crew:
-        plan = make_plan(self._layers, self._shape, self._weights, _SCORE_BATCH)
-        self._scoring = (frozen(plan.ops), frozen(plan.net))
-        return Crew(self.threads, lambda: Workspace(plan, self._programs))
-
-    def _score(
-        self, crew: Crew, space: Workspace, params: Floats, inputs: Floats, rows: range, *, keep: bool
-    ) -> Iterator[tuple[slice, npt.NDArray[np.int64], Floats]]:
-        """Labels (and scores, if `keep`) of some rows, a piece at a time."""
-        model = self._inside(params)
-        for first in range(rows.start, rows.stop, _SCORE_ROWS):
-            part = slice(first, min(rows.stop, first + _SCORE_ROWS))
-            labels = np.zeros(part.stop - part.start, np.int64)
-            scores = np.zeros((len(labels) if keep else 0, self.n_labels), np.float32)
-            self._programs.score(
-                space.memory, space.table, space.codes, *self._scoring, inputs[part], model, labels, scores
-            )
-            crew.advance(0)
-            yield part, labels, scores
-
-
-def _rows(x: Floats) -> Floats:
-    return np.asarray(x, dtype=np.float32).reshape(len(x), int(np.prod(x.shape[1:])))
 
 
 def _next_stretch(visits: int, seconds: float) -> int:
