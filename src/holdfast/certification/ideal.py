@@ -68,7 +68,7 @@ def certify_ideal(
     counts: ArrayLike,
     *,
     n: int,
-    k: int,
+    k: int | Fraction,
     alpha: Number,
     simultaneous: bool = True,
     method: str = "auto",
@@ -94,7 +94,7 @@ def certify_ideal(
     Args:
         counts: `[T, L]` integers, votes per label; the same sum N for every input.
         n: clients (or examples) that can be selected.
-        k: clients per selection.
+        k: clients per selection; for `binomial` the expected number p n, which may be a Fraction.
         alpha: failure probability, float or Fraction in (0, 1); not used if `exhaustive`.
         simultaneous: divide alpha by the T inputs (union bound).
         method: a key of `METHODS`, or `"auto"`: rank-verified for three or more labels, split for two.
@@ -131,19 +131,20 @@ def certify_ideal(
     attack = poisoning if perspective == "clean" else INVERSE_POISONING[poisoning]
     radius(scheme, attack, n, k, 0)  # refuses a scheme, n or k out of range, also where there is nothing to certify
     told = _assumptions(models, n, scheme, poisoning, perspective)
+    population = None
     if exhaustive or distinct:
         if scheme != "without":
             raise ThreatModelError(
                 f"scheme={scheme!r} has no finite set of selections; only 'without' can be exhausted"
             )
-        population = math.comb(n, k)
+        population = math.comb(n, int(k))
         if models > population or (exhaustive and models != population):
             raise ThreatModelError(f"counts hold N={models} votes, but there are {population} selections of {k} of {n}")
     if exhaustive:
-        return _certify_exhaustive(votes, n, k, attack, told, kind)
+        return _certify_exhaustive(votes, n, int(k), attack, told, kind)
     level = check_alpha(alpha) / (max(len(votes), 1) if simultaneous else 1)
     name = _resolve(method, votes.shape[1], distinct)
-    bounded = _Bounded.of(votes, METHODS[name], level, math.comb(n, k) if distinct else None)
+    bounded = _Bounded.of(votes, METHODS[name], level, population)
     reached = _radii(bounded, name, scheme, attack, n, k, distinct)
     return Certificate(
         kind=kind,
@@ -219,11 +220,13 @@ def _winner_accepted(
     return coin_tail_at_most(first, trials, level)
 
 
-def _radii(bounded: _Bounded, name: str, scheme: str, attack: str, n: int, k: int, distinct: bool) -> NDArray[np.int64]:
+def _radii(
+    bounded: _Bounded, name: str, scheme: str, attack: str, n: int, k: int | Fraction, distinct: bool
+) -> NDArray[np.int64]:
     rounding = name == "as-published-ensemble" and scheme == "without" and attack in ("P3", "P4", "P5", "P6")
     if rounding:
         pairs = zip(bounded.low, bounded.up, strict=True)
-        found = np.array([certified_level(low, up, n, k, rounding=True) for low, up in pairs], dtype=np.int64)
+        found = np.array([certified_level(low, up, n, int(k), rounding=True) for low, up in pairs], dtype=np.int64)
     else:
         found = radii(scheme, attack, n, k, bounded.gaps, lambda i: bounded.low[i] - bounded.up[i])
     return np.where(bounded.accepted, found, ABSTAIN)[bounded.where]
@@ -262,10 +265,13 @@ def _resolve(method: str, n_labels: int, distinct: bool) -> str:
     return method
 
 
-def _describe(name: str, scheme: str, poisoning: str, n: int, k: int, models: int, simultaneous: bool) -> str:
+def _describe(
+    name: str, scheme: str, poisoning: str, n: int, k: int | Fraction, models: int, simultaneous: bool
+) -> str:
     drawn = "binomial selection" if scheme == "binomial" else f"selection {scheme} replacement"
+    size = f"p={float(k / n):g}" if isinstance(k, Fraction) else f"k={k}"
     scope = "for all inputs together" if simultaneous else "for each input by itself"
-    return f"{name}, {drawn}, {poisoning}, n={n}, k={k}, N={models}, alpha {scope}"
+    return f"{name}, {drawn}, {poisoning}, n={n}, {size}, N={models}, alpha {scope}"
 
 
 def _assumptions(models: int, n: int, scheme: str, poisoning: str, perspective: str) -> tuple[str, ...]:
@@ -275,7 +281,9 @@ def _assumptions(models: int, n: int, scheme: str, poisoning: str, perspective: 
         f"attackers act through {POISONINGS[poisoning]}, among n={n}",
     ]
     if scheme == "binomial":
-        told.append("the probability k / n was fixed before the data were seen and does not follow their number")
+        told.append(
+            "the probability p of a selection was fixed before the data were seen and does not follow their number"
+        )
     if perspective == "observed":
         told.append("the votes may be from under attack: the promise is that the clean vote had the same winner")
     return tuple(told)

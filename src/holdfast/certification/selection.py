@@ -6,7 +6,7 @@ Let T(x) be the total selection weight of x items, in units in which the n origi
 |---|---|
 | `without`: k of n items, no repetition | C(x, k) / C(n, k) |
 | `with`: k of n items, with repetition | (x / n)^k |
-| `binomial`: every item with probability k / n, fixed beforehand | (1 - k/n)^(n - x) |
+| `binomial`: every item with probability p = k / n, fixed beforehand | (1 - p)^(n - x) |
 
 Theorem. If poisoning leaves o original items among m, then T(m) (p'_y - p'_j) >= (p_y - p_j) - delta with
 delta = 1 + T(m) - 2 T(o): in weight units y keeps at least p_y - (1 - T(o)), j has at most p_j + T(m) - T(o).
@@ -50,14 +50,15 @@ DOUBT = 1e-9
 MAX_ROUNDED_K = 2000
 
 
-def delta(scheme: str, poisoning: str, n: int, k: int, rho: int) -> Fraction:
+def delta(scheme: str, poisoning: str, n: int, k: int | Fraction, rho: int) -> Fraction:
     """The gap p_y - p_j that rho poisoned items can close, exactly (see the table in the module's docstring).
 
     Args:
         scheme: `"without"`, `"with"` or `"binomial"`.
         poisoning: `"P1"` to `"P6"`.
         n: items before poisoning.
-        k: items per selection (expected number for `binomial`); at most n except for `with`.
+        k: items per selection; at most n except for `with`. For `binomial` the expected number p n, which may be a
+            Fraction: p, not k, is what was fixed beforehand.
         rho: poisoned items; at most `max_rho(...)`.
 
     Raises:
@@ -79,7 +80,7 @@ def delta(scheme: str, poisoning: str, n: int, k: int, rho: int) -> Fraction:
     return share if poisoning == "P2" else 2 * share
 
 
-def radius(scheme: str, poisoning: str, n: int, k: int, gap: Number, *, strict: bool = True) -> int:
+def radius(scheme: str, poisoning: str, n: int, k: int | Fraction, gap: Number, *, strict: bool = True) -> int:
     """The largest rho with delta(rho) < gap (`strict`) or <= gap, found by doubling and bisection in integers.
 
     delta never falls as rho grows, so bisection is safe. n up to 10^6 and k up to 10^5 take milliseconds.
@@ -128,7 +129,7 @@ def radii(
     scheme: str,
     poisoning: str,
     n: int,
-    k: int,
+    k: int | Fraction,
     gaps: NDArray[np.float64],
     exact_gap: Callable[[int], Fraction],
     *,
@@ -193,7 +194,8 @@ def certified_level(
 
     Reference: Cao, Jia and Gong, Provably Secure Federated Learning against Malicious Clients, AAAI 2021, eq. 5.
     """
-    n, k = _check("without", "P3", n, k)
+    n, k = check_integer("n", n, 1), check_integer("k", k, 1)
+    _check("without", "P3", n, k)
     low, up = check_fraction("p_low", p_low), check_fraction("p_up", p_up)
     if not 0 <= low <= 1 or not 0 <= up <= 1:
         raise ConfigError(f"p_low={p_low!r} and p_up={p_up!r} must lie in 0..1; they bound probabilities")
@@ -209,21 +211,26 @@ def certified_level(
     return radius("without", "P3", n, k, low - up)
 
 
-def max_rho(scheme: str, poisoning: str, n: int, k: int) -> int | None:
+def max_rho(scheme: str, poisoning: str, n: int, k: int | Fraction) -> int | None:
     """The most poisoned items for which the poisoned data can still be selected from; None if unlimited (P1)."""
     if poisoning == "P1":
         return None
-    if poisoning in ("P3", "P4"):
+    if poisoning in ("P3", "P4") or scheme == "binomial":
         return n
-    return {"without": n - k, "with": n - 1, "binomial": n}[scheme]
+    return n - 1 if scheme == "with" else n - int(k)
 
 
-def _check(scheme: str, poisoning: str, n: int, k: int) -> tuple[int, int]:
+def _check(scheme: str, poisoning: str, n: int, k: int | Fraction) -> tuple[int, int | Fraction]:
     if scheme not in SCHEMES:
         raise ConfigError(f"scheme={scheme!r} is not a selection scheme; choose one of {', '.join(SCHEMES)}")
     if poisoning not in POISONINGS:
         raise ConfigError(f"poisoning={poisoning!r} is not a kind of poisoning; choose one of {', '.join(POISONINGS)}")
-    n, k = check_integer("n", n, 1), check_integer("k", k, 1)
+    n = check_integer("n", n, 1)
+    if scheme == "binomial" and isinstance(k, Fraction):
+        if not 0 < k < n:
+            raise ConfigError(f"k={k} of n={n} items with scheme 'binomial' must lie between 0 and n, both excluded")
+        return n, k
+    k = check_integer("k", k, 1)
     if k > n and scheme != "with":
         raise ConfigError(f"k={k} items per selection are more than the n={n} items there are")
     if k == n and scheme == "binomial":
@@ -231,12 +238,13 @@ def _check(scheme: str, poisoning: str, n: int, k: int) -> tuple[int, int]:
     return n, k
 
 
-def _weight(scheme: str, n: int, k: int, x: int) -> Fraction:
+def _weight(scheme: str, n: int, k: int | Fraction, x: int) -> Fraction:
     """T(x), exactly."""
+    if scheme == "binomial":
+        return (1 - Fraction(k) / n) ** (n - x)
+    k = int(k)
     if scheme == "with":
         return Fraction(x, n) ** k
-    if scheme == "binomial":
-        return Fraction(n - k, n) ** (n - x)
     # C(x,k)/C(n,k) with d = |n - x| has min(k, d) factors after cancelling.
     few, many = sorted((k, abs(n - x)))
     top = max(n, x)
@@ -245,12 +253,14 @@ def _weight(scheme: str, n: int, k: int, x: int) -> Fraction:
     return Fraction(math.perm(top, few), math.perm(top - many, few))
 
 
-def _compare_weight(scheme: str, n: int, k: int, x: int, threshold: Fraction) -> int:
+def _compare_weight(scheme: str, n: int, k: int | Fraction, x: int, threshold: Fraction) -> int:
     """Sign of T(x) - threshold."""
+    if scheme == "binomial":
+        left, whole = (1 - Fraction(k) / n).as_integer_ratio()
+        return compare_power(left, whole, n - x, threshold) if x <= n else compare_power(whole, left, x - n, threshold)
+    k = int(k)
     if scheme == "with":
         return compare_power(x, n, k, threshold)
-    if scheme == "binomial":
-        return compare_power(n - k, n, n - x, threshold) if x <= n else compare_power(n, n - k, x - n, threshold)
     few, many = sorted((k, abs(n - x)))
     top = max(n, x)
     small, large = (math.perm(top - many, few) if top - many >= few else 0), math.perm(top, few)
@@ -259,7 +269,9 @@ def _compare_weight(scheme: str, n: int, k: int, x: int, threshold: Fraction) ->
     return (left > right) - (left < right)
 
 
-def _certifier(scheme: str, poisoning: str, n: int, k: int, gap: Fraction, strict: bool) -> Callable[[int], bool]:
+def _certifier(
+    scheme: str, poisoning: str, n: int, k: int | Fraction, gap: Fraction, strict: bool
+) -> Callable[[int], bool]:
     """delta(rho) < gap (or <=), as a comparison of T with a fixed number."""
     if poisoning == "P1":
         return lambda rho: _compare_weight(scheme, n, k, n + rho, 1 + gap) < (0 if strict else 1)
@@ -267,18 +279,18 @@ def _certifier(scheme: str, poisoning: str, n: int, k: int, gap: Fraction, stric
     return lambda rho: _compare_weight(scheme, n, k, n - rho, threshold) > (0 if strict else -1)
 
 
-def _float_deltas(scheme: str, poisoning: str, n: int, k: int, largest: int) -> NDArray[np.float64]:
+def _float_deltas(scheme: str, poisoning: str, n: int, k: int | Fraction, largest: int) -> NDArray[np.float64]:
     """delta(0), ..., delta(largest) in floats, off by far less than `DOUBT`."""
     rho = np.arange(largest + 1, dtype=np.float64)
     sign = 1.0 if poisoning == "P1" else -1.0
     with np.errstate(divide="ignore"):
         if scheme == "with":
-            log_weight = k * np.log1p(np.maximum(sign * rho / n, -1.0))
+            log_weight = float(k) * np.log1p(np.maximum(sign * rho / n, -1.0))
         elif scheme == "binomial":
             log_weight = -sign * rho * math.log1p(-k / n)
         else:
             x = n + rho[1:] if poisoning == "P1" else n - rho[:-1]
-            steps = -sign * np.log1p(np.maximum(-k / np.maximum(x, 1.0), -1.0))
+            steps = -sign * np.log1p(np.maximum(-float(k) / np.maximum(x, 1.0), -1.0))
             log_weight = np.concatenate(([0.0], np.cumsum(steps)))
     with np.errstate(over="ignore"):
         share = sign * np.expm1(log_weight)
