@@ -166,10 +166,12 @@ def _quantile(classes: Classes, idle: int, repeats: int, m: int, level: Fraction
 
 
 def _repeat(one: NDArray[Any], repeats: int) -> NDArray[Any]:
-    """The distribution of the sum of `repeats` independent draws."""
-    result = one
-    for _ in range(repeats - 1):
-        result = np.convolve(result, one)
+    """The distribution of the sum of `repeats` independent draws, by squaring."""
+    result: NDArray[Any] = np.array([1], dtype=one.dtype)
+    for bit in bin(repeats)[2:]:
+        result = np.convolve(result, result)
+        if bit == "1":
+            result = np.convolve(result, one)
     return result
 
 

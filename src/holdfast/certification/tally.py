@@ -83,9 +83,10 @@ def tally(votes: ArrayLike, n_labels: int) -> NDArray[np.int64]:
         [[2, 1, 0], [0, 1, 2]]
     """
     table = check_votes(votes, n_labels)
-    counts = np.empty((table.shape[1], n_labels), dtype=np.int64)
-    for label in range(n_labels):
-        counts[:, label] = np.count_nonzero(table == label, axis=0)
+    counts = np.zeros((table.shape[1], n_labels), dtype=np.int64)
+    inputs = np.arange(table.shape[1])
+    for row in table:
+        counts[inputs, row] += 1
     return counts
 
 

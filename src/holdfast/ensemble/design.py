@@ -13,6 +13,7 @@ import itertools
 import math
 import secrets
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +29,19 @@ DESIGNS = {
     "exhaustive": "all C(n, k) subsets of k clients",
     "spread": "n clients in N cells, every cell in the same number of models: every client in exactly d = N * k / n",
 }
+SELECTIONS = {
+    "replacement": "N independent draws of k training examples with repetition (bagging)",
+    "binomial": "N selections that take every training example with probability p, independently; some may be empty",
+}
+"""Designs for training examples only: a client cannot join a group twice, nor a group be empty."""
 CERTIFICATES = {
     "partitions": ("deployed", "secret"),
     "disjoint": ("deployed", "secret"),
     "random": ("deployed", "secret", "ideal"),
     "exhaustive": ("deployed", "ideal"),
     "spread": ("deployed",),
+    "replacement": ("deployed", "ideal"),
+    "binomial": ("deployed", "ideal"),
 }
 MAX_EXHAUSTIVE = 200_000
 SECRET_BYTES = 16
@@ -44,14 +52,16 @@ class Design:
     """Which clients train which model.
 
     Attributes:
-        kind: a key of `DESIGNS`.
+        kind: a key of `DESIGNS` or `SELECTIONS`.
         membership: `[N, n]` bool; row j holds the clients of model j. Read-only.
-        k: clients per model as asked for; groups are as equal as possible when k does not divide n.
+        k: clients per model as asked for; groups are as equal as possible when k does not divide n. For `binomial`
+            the expected number, rounded.
         group_sizes: clients per group of ONE draw: of one partition (partitions, disjoint), or `(k,)`.
         repeats: number of independent draws: partitions (partitions, disjoint) or models (random), else 1.
         commitment: SHA-256 of the seed, as hex. Public.
         secret: whether the seed is long enough (16 bytes) that the commitment does not give it away.
         seed: the seed itself while this process knows it; never printed and never saved with the votes.
+        p: the probability of a `binomial` selection, exactly; None for other kinds.
 
     Example:
         >>> design = make_design("partitions", n=10, k=3, n_models=6, seed=b"drawn by the operator, secret")
@@ -71,6 +81,7 @@ class Design:
     commitment: str
     secret: bool
     seed: bytes | None = field(default=None, repr=False)
+    p: Fraction | None = None
 
     def __post_init__(self) -> None:
         self.membership.setflags(write=False)
@@ -95,6 +106,7 @@ class Design:
     def fingerprint(self) -> str:
         """SHA-256 over kind, sizes and membership: names this design in votes and logs without telling the seed."""
         head = f"{self.kind} {self.n} {self.k} {self.n_models} {self.repeats} {self.group_sizes} {self.commitment}"
+        head += "" if self.p is None else f" {self.p}"
         return hashlib.sha256(head.encode() + b"\0" + np.packbits(self.membership).tobytes()).hexdigest()
 
     @property
@@ -102,9 +114,26 @@ class Design:
         """The kinds of certificate whose proof covers this design."""
         return CERTIFICATES[self.kind]
 
+    @property
+    def expected_size(self) -> int | Fraction:
+        """Items per selection as the certificates count them: k, or p n for `binomial`."""
+        return self.k if self.p is None else self.p * self.n
+
     def members(self, model: int) -> NDArray[np.int64]:
         """The clients of one model, ascending."""
         return np.flatnonzero(self.membership[model])
+
+    def draws(self, model: int) -> NDArray[np.int64]:
+        """The items of one model, ascending, each as often as it was drawn: `members`, but for `replacement`.
+
+        Raises:
+            ConfigError: if the design is `replacement` and its seed, which alone tells how often, is not at hand.
+        """
+        if self.kind != "replacement":
+            return self.members(model)
+        if self.seed is None:
+            raise ConfigError("how often each example was drawn follows from the seed, which this design has not")
+        return _draws(self.seed, self.n, self.k, model)
 
     def prefix(self, repeats: int) -> Design:
         """The design made of the first `repeats` draws; one partition of several is a disjoint design.
@@ -112,7 +141,7 @@ class Design:
         Raises:
             ConfigError: if the design has fewer draws, or was not drawn in independent parts.
         """
-        if self.kind not in ("partitions", "disjoint", "random"):
+        if self.kind not in ("partitions", "disjoint", "random", *SELECTIONS):
             raise ConfigError(f"a {self.kind} design has no independent draws to take a prefix of")
         if not 1 <= repeats <= self.repeats:
             raise ConfigError(f"repeats={repeats} must lie between 1 and the {self.repeats} draws of this design")
@@ -124,7 +153,7 @@ class Design:
         """Whether this design is the one the revealed seed gives: commitment and every member match."""
         if commit(seed) != self.commitment:
             return False
-        again = make_design(self.kind, n=self.n, k=self.k, n_models=self.n_models, seed=seed)
+        again = make_design(self.kind, n=self.n, k=self.k, n_models=self.n_models, seed=seed, p=self.p)
         return again.fingerprint == self.fingerprint
 
     def without_seed(self) -> Design:
@@ -132,7 +161,15 @@ class Design:
         return replace(self, seed=None)
 
 
-def make_design(kind: str, *, n: int, k: int, n_models: int | None = None, seed: Seed | None = None) -> Design:
+def make_design(
+    kind: str,
+    *,
+    n: int,
+    k: int | None = None,
+    n_models: int | None = None,
+    seed: Seed | None = None,
+    p: Fraction | None = None,
+) -> Design:
     """Draw a design.
 
     | kind | models | each client takes part in |
@@ -142,16 +179,19 @@ def make_design(kind: str, *, n: int, k: int, n_models: int | None = None, seed:
     | `random` | any N | N * k / n models on average |
     | `exhaustive` | C(n, k) | C(n - 1, k - 1) models |
     | `spread` | N <= n with N * k a multiple of n | N * k / n models |
+    | `replacement` | any N | N * k / n places on average |
+    | `binomial` | any N | N * p models on average |
 
     Args:
-        kind: a key of `DESIGNS`.
-        n: number of clients.
-        k: clients per model. If k does not divide n, a partition has n // k groups of k or more clients, as equal
+        kind: a key of `DESIGNS` or `SELECTIONS`.
+        n: number of clients (or examples).
+        k: clients per model; follows from p for `binomial`. If k does not divide n, a partition has n // k groups of k or more clients, as equal
             as possible.
         n_models: N. Needed for `random` and `spread`; a multiple of n // k for `partitions` (default: one
             partition); for the other kinds it follows from n and k and is only checked.
         seed: secret bytes; drawn with `secrets` when None. Text is taken as UTF-8, an integer as its decimal
             digits: handy for experiments, but short seeds can be guessed from the commitment (`Design.secret`).
+        p: the probability of `binomial`, strictly between 0 and 1, fixed before the data were seen.
 
     Raises:
         ConfigError: for an unknown kind, k outside 1..n, or a number of models the kind cannot have.
@@ -162,22 +202,29 @@ def make_design(kind: str, *, n: int, k: int, n_models: int | None = None, seed:
         >>> make_design("exhaustive", n=4, k=2, seed=1).n_models
         6
     """
-    if kind not in DESIGNS:
+    if kind not in DESIGNS and kind not in SELECTIONS:
         raise ConfigError(f"kind={kind!r} is not a design; choose one of {', '.join(DESIGNS)}")
+    if (p is not None) != (kind == "binomial"):
+        raise ConfigError("a binomial design needs p, and no other design has one")
+    if p is not None:
+        if not 0 < p < 1:
+            raise ConfigError(f"p={p} must lie strictly between 0 and 1")
+        k = max(1, round(p * n))
     for name, value in (("n", n), ("k", k)) + ((("n_models", n_models),) if n_models is not None else ()):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
             raise ConfigError(f"{name}={value!r} must be an integer of at least 1")
+    assert k is not None  # checked above
     if k > n:
         raise ConfigError(f"k={k} clients per model are more than the n={n} clients there are")
     n, k = int(n), int(k)
     key = secrets.token_bytes(32) if seed is None else _seed_bytes(seed)
-    draw = {"partitions": _partitions, "disjoint": _partitions, "random": _random, "spread": _spread}
     models = model_count(kind, n, k, n_models)
-    membership = _exhaustive(n, k) if kind == "exhaustive" else draw[kind](key, n, k, models)
+    membership = _binomial(key, n, p, models) if p is not None else _DRAW[kind](key, n, k, models)
     sizes = _group_sizes(n, n // k) if kind in ("partitions", "disjoint") else (k,)
-    repeats = {"partitions": models // len(sizes), "random": models}.get(kind, 1)
+    independent = kind == "random" or kind in SELECTIONS
+    repeats = models // len(sizes) if kind == "partitions" else models if independent else 1
     secret = not isinstance(seed, int | np.integer) and len(key) >= SECRET_BYTES
-    return Design(kind, membership, k, sizes, repeats, commit(key), secret, key)
+    return Design(kind, membership, k, sizes, repeats, commit(key), secret, key, p)
 
 
 def commit(seed: Seed) -> str:
@@ -248,7 +295,34 @@ def _random(key: bytes, n: int, k: int, models: int) -> NDArray[np.bool_]:
     return membership
 
 
-def _exhaustive(n: int, k: int) -> NDArray[np.bool_]:
+def _words(key: bytes, purpose: str, index: int, count: int) -> NDArray[np.uint64]:
+    """Random 64-bit numbers."""
+    head = f"holdfast/{purpose}/{index}/".encode()
+    return np.frombuffer(hashlib.shake_256(head + key).digest(8 * count), dtype="<u8").astype(np.uint64)
+
+
+def _draws(key: bytes, n: int, k: int, model: int) -> NDArray[np.int64]:
+    """k uniform draws from n < 2^32 with repetition, ascending: floor(word n / 2^64), off by less than n / 2^64."""
+    words = _words(key, "draws", model, k)
+    half = np.uint64(32)
+    low = ((words & np.uint64(2**32 - 1)) * np.uint64(n)) >> half
+    return np.sort(((words >> half) * np.uint64(n) + low) >> half).astype(np.int64)
+
+
+def _replacement(key: bytes, n: int, k: int, models: int) -> NDArray[np.bool_]:
+    membership = np.zeros((models, n), dtype=bool)
+    for model in range(models):
+        membership[model, _draws(key, n, k, model)] = True
+    return membership
+
+
+def _binomial(key: bytes, n: int, p: Fraction, models: int) -> NDArray[np.bool_]:
+    """Every item with probability p, off by less than 2^-64."""
+    bound = np.uint64((p.numerator << 64) // p.denominator)
+    return np.stack([_words(key, "binomial", model, n) < bound for model in range(models)])
+
+
+def _exhaustive(key: bytes, n: int, k: int, models: int) -> NDArray[np.bool_]:
     chosen = np.array(list(itertools.combinations(range(n), k)), dtype=np.int64)
     membership = np.zeros((len(chosen), n), dtype=bool)
     np.put_along_axis(membership, chosen, True, axis=1)
@@ -264,3 +338,13 @@ def _spread(key: bytes, n: int, k: int, models: int) -> NDArray[np.bool_]:
     for offset in _permutation(key, "offsets", 0, models)[: models * k // n]:
         membership[(cell + offset) % models, np.arange(n)] = True
     return membership
+
+
+_DRAW = {
+    "partitions": _partitions,
+    "disjoint": _partitions,
+    "random": _random,
+    "exhaustive": _exhaustive,
+    "spread": _spread,
+    "replacement": _replacement,
+}

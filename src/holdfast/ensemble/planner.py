@@ -18,8 +18,7 @@ from holdfast.certification.tally import Number, check_alpha, check_integer
 from holdfast.ensemble.design import CERTIFICATES, DESIGNS, Design, make_design, model_count
 from holdfast.types import ConfigError
 
-MOST_DRAWN = 4096
-MOST_COUNTED = 1 << 20
+MOST_MODELS = 4096
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,8 @@ class Plan:
         certificate: `"deployed"`, `"secret"` or `"ideal"`.
         n_models: N.
         m: the most malicious clients that could be certified, -1 if nothing ever can.
-        models_needed: the fewest models with which one malicious client could be certified; None if no number would do.
+        models_needed: the fewest models with which one malicious client could be certified; None if no number up to
+            `MOST_MODELS` would do.
         pairs: training cost in model-client pairs, the sum of the group sizes.
     """
 
@@ -49,7 +49,7 @@ class Plan:
             return f"{head} certify at most {self.m} malicious clients"
         cause = "can never certify anything" if self.m < 0 else "can never certify a malicious client"
         if self.models_needed is None:
-            return f"{head} {cause}, nor can any other number of models; choose a smaller k"
+            return f"{head} {cause}, nor can any number up to {MOST_MODELS}; choose a smaller k"
         return f"{head} {cause}; {self.models_needed} models are needed"
 
 
@@ -100,7 +100,7 @@ def plan(
     rows = []
     for certificate in CERTIFICATES[design_kind]:
         reach = _reach(certificate, design, level, n_inputs, n_labels, method)
-        needed = _fewest(reach, design_kind, certificate, n, k)
+        needed = _fewest(reach, design_kind, n, k)
         pairs = int(design.models_per_client.sum())
         rows.append(Plan(design_kind, certificate, design.n_models, reach(design.n_models), needed, pairs))
     return rows
@@ -147,14 +147,13 @@ def _redraw(design: Design, models: int) -> Design:
     return make_design(design.kind, n=design.n, k=design.k, n_models=models, seed=0)
 
 
-def _fewest(reach: Callable[[int], int], kind: str, certificate: str, n: int, k: int) -> int | None:
+def _fewest(reach: Callable[[int], int], kind: str, n: int, k: int) -> int | None:
     """The fewest models of a kind with a radius of at least 1, by doubling and bisection where N is free."""
-    most = MOST_DRAWN if certificate == "deployed" else MOST_COUNTED
     if kind == "random":
         low, high = 0, 1
         while reach(high) < 1:
             low, high = high, 2 * high
-            if high > most:
+            if high > MOST_MODELS:
                 return None
         while high - low > 1:
             middle = (low + high) // 2

@@ -94,7 +94,7 @@ def read_sealed(path: Path, form: str) -> tuple[dict[str, Any], dict[str, Array]
 
 def _read_arrays(path: Path) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise ArtifactError(f"{path} does not exist") from None

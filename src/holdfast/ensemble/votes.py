@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,7 @@ class Votes:
                 "commitment": design.commitment,
                 "secret": design.secret,
                 "fingerprint": design.fingerprint,
+                "p": None if design.p is None else str(design.p),
             },
         }
         arrays: dict[str, NDArray[Any]] = {"votes": self.votes, "membership": np.packbits(design.membership, axis=1)}
@@ -158,6 +160,7 @@ class Votes:
             repeats=told["repeats"],
             commitment=told["commitment"],
             secret=told["secret"],
+            p=Fraction(told["p"]) if told.get("p") else None,
         )
         if design.fingerprint != told["fingerprint"]:
             raise ArtifactError(f"{path} was edited: the SHA-256 of its design is not the one in its manifest")
