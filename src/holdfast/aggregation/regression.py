@@ -132,7 +132,7 @@ class ResidualReweighting(Options, Rule):
     Formula, per coordinate, with x the ranks of the values y:
 
     - line $b_0 + b_1 x$ by repeated medians, (1) and (2); residual $r_k = y_k - b_0 - b_1 x_k$;
-    - scale $\tau = \gamma \, (1 + 5/(n-1)) \operatorname{med} |r|$, (3) and (4);
+    - scale $\tau = \gamma \, (1 + 5/(n-1)) \operatorname{med} |r|$, (3) and (4), and never below rounding errors;
     - confidence $w_k = \min(1, \lambda \sqrt{2/n} \sqrt{1 - h_k} \, \tau / |r_k|)$, with h the leverage of rank x, (5)
       to (7); Gaussian instead: $w_k = \exp(-r_k^2 / (2 \lambda^2 \tau^2))$;
     - a value with $w_k < \delta$ is replaced by the line's, (8) and (9): $\hat y_k$;

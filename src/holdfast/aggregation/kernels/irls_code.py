@@ -21,6 +21,7 @@ from itertools import combinations
 from holdfast.aggregation.kernels import emit
 from holdfast.aggregation.kernels.emit import Emitter
 from holdfast.aggregation.kernels.networks import middle_ranks, selection_network
+from holdfast.aggregation.kernels.options import rounding
 
 UNROLL = 24
 """Up to this many clients, loops over clients are written out and their values stay in registers."""
@@ -262,7 +263,11 @@ class _Pass1:
             lambda k: self.size.get(k if not self.unrolled else str(k)), self.form.n, self.form.drop_smallest
         )
         floor = e.multiply_add(e.absolute(med), parameter["floor_rel"], parameter["floor_abs"])
-        return e.binary("fadd", e.binary("fmul", m, parameter["tau_factor"]), floor)
+        tau = e.binary("fadd", e.binary("fmul", m, parameter["tau_factor"]), floor)
+        if slope is None:
+            return tau
+        noise = e.constant(rounding(self.form.n, 2.0**-23 if self.form.dtype == "float32" else 2.0**-52))
+        return e.maximum(tau, e.binary("fmul", slope, noise))
 
     def reach(self, k: str) -> str:
         """Root of one less the leverage of client k, a function of its rank."""

@@ -25,3 +25,8 @@ class Options:
     power: float = 2.0
     floor_abs: float = 0.0
     floor_rel: float = 0.0
+
+
+def rounding(n: int, eps: float) -> float:
+    """Residuals below this multiple of the slope are rounding errors: values on the line keep full confidence."""
+    return 4 * n * eps

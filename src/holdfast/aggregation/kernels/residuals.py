@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from holdfast.aggregation.kernels.networks import middle_ranks
-from holdfast.aggregation.kernels.options import Options
+from holdfast.aggregation.kernels.options import Options, rounding
 
 SLOPES = 1 << 22
 """Slopes held at once: bounds the memory of a tile."""
@@ -113,6 +113,7 @@ def confidence(y: Tensor, o: Options) -> Confidence:
     r = ((y - center) - slope * u).abs()
     m = middle(r.sort(dim=-2).values[..., o.drop_smallest :, :])
     tau = o.gamma * (1 + 5 / (n - 1)) * m + o.floor_abs + o.floor_rel * middle(y).abs()
+    tau = tau.maximum(fitted.slope * rounding(n, torch.finfo(y.dtype).eps))
     if o.weighting == "gaussian":
         w = torch.where(r == 0, 1.0, torch.exp(-((r / tau.unsqueeze(-2)) ** 2) / (2 * o.lam**2)))
     else:
