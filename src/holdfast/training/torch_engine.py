@@ -129,19 +129,11 @@ class TorchTrainer:
                 f"{self.n_params} values each are to be trained"
             )
         with _threads(self._threads):
-            for first, last in self._groups(pairs.counts):
-                start, stop = int(pairs.counts[:first].sum()), int(pairs.counts[:last].sum())
-                group = _Pairs(
-                    pairs.models[first:last],
-                    pairs.counts[first:last],
-                    pairs.owner[start:stop] - first,
-                    pairs.clients[start:stop],
-                    pairs.weights[start:stop],
-                )
-                current = torch.from_numpy(trained[first:last]).to(self._device, copy=True)
+            for models, group in self._groups(pairs):
+                current = torch.from_numpy(trained[models]).to(self._device, copy=True)
                 for number in range(start_round, start_round + rounds):
                     current = self._round(current, group, number, intervene)
-                trained[first:last] = current.cpu().numpy()
+                trained[models] = current.cpu().numpy()
         return trained
 
     def predict(self, params: npt.NDArray[np.float32], x: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
@@ -248,16 +240,26 @@ class TorchTrainer:
         weights = shares / np.maximum(np.bincount(owner, shares, len(counts)), 1)[owner]
         return _Pairs(np.asarray(model_ids, dtype=np.int64), counts, owner, clients, weights.astype(np.float32))
 
-    def _groups(self, counts: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-        """Ranges of whole models that fill a stack; a model of more clients than a stack holds is its own group."""
-        first, filled = 0, 0
-        for place, count in enumerate(counts):
-            if filled and filled + count > self._local.stack_size:
-                yield first, place
-                first, filled = place, 0
-            filled += int(count)
-        if filled:
-            yield first, len(counts)
+    def _groups(self, pairs: _Pairs) -> Iterator[tuple[slice, _Pairs]]:
+        """Whole models that fill a stack together; a model of more clients than a stack holds is its own group."""
+        ends = np.cumsum(pairs.counts)
+        first = 0
+        while first < len(ends):
+            start = int(ends[first] - pairs.counts[first])
+            last = max(first + 1, int(np.searchsorted(ends, start + self._local.stack_size, side="right")))
+            span = slice(start, int(ends[last - 1]))
+            models = slice(first, last)
+            yield (
+                models,
+                _Pairs(
+                    pairs.models[models],
+                    pairs.counts[models],
+                    pairs.owner[span] - first,
+                    pairs.clients[span],
+                    pairs.weights[span],
+                ),
+            )
+            first = last
 
 
 def _check_supported(module: nn.Module) -> None:
