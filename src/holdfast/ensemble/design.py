@@ -9,7 +9,6 @@ training, reveal the seed afterwards, and anyone can redraw the design with `Des
 from __future__ import annotations
 
 import hashlib
-import itertools
 import math
 import secrets
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+from holdfast.ensemble import draws
 from holdfast.types import ConfigError
 
 Seed = bytes | str | int
@@ -42,6 +42,14 @@ CERTIFICATES = {
     "spread": ("deployed",),
     "replacement": ("deployed", "ideal"),
     "binomial": ("deployed", "ideal"),
+}
+_DRAW = {
+    "partitions": draws.partitions,
+    "disjoint": draws.partitions,
+    "random": draws.subsets,
+    "exhaustive": draws.all_subsets,
+    "spread": draws.spread,
+    "replacement": draws.repeated,
 }
 MAX_EXHAUSTIVE = 200_000
 SECRET_BYTES = 16
@@ -133,7 +141,7 @@ class Design:
             return self.members(model)
         if self.seed is None:
             raise ConfigError("how often each example was drawn follows from the seed, which this design has not")
-        return _draws(self.seed, self.n, self.k, model)
+        return draws.with_repetition(self.seed, self.n, self.k, model)
 
     def prefix(self, repeats: int) -> Design:
         """The design made of the first `repeats` draws; one partition of several is a disjoint design.
@@ -185,8 +193,8 @@ def make_design(
     Args:
         kind: a key of `DESIGNS` or `SELECTIONS`.
         n: number of clients (or examples).
-        k: clients per model; follows from p for `binomial`. If k does not divide n, a partition has n // k groups of k or more clients, as equal
-            as possible.
+        k: clients per model; follows from p for `binomial`. If k does not divide n, a partition has n // k groups of
+            k or more clients, as equal as possible.
         n_models: N. Needed for `random` and `spread`; a multiple of n // k for `partitions` (default: one
             partition); for the other kinds it follows from n and k and is only checked.
         seed: secret bytes; drawn with `secrets` when None. Text is taken as UTF-8, an integer as its decimal
@@ -219,8 +227,8 @@ def make_design(
     n, k = int(n), int(k)
     key = secrets.token_bytes(32) if seed is None else _seed_bytes(seed)
     models = model_count(kind, n, k, n_models)
-    membership = _binomial(key, n, p, models) if p is not None else _DRAW[kind](key, n, k, models)
-    sizes = _group_sizes(n, n // k) if kind in ("partitions", "disjoint") else (k,)
+    membership = draws.binomial(key, n, p, models) if p is not None else _DRAW[kind](key, n, k, models)
+    sizes = draws.group_sizes(n, n // k) if kind in ("partitions", "disjoint") else (k,)
     independent = kind == "random" or kind in SELECTIONS
     repeats = models // len(sizes) if kind == "partitions" else models if independent else 1
     secret = not isinstance(seed, int | np.integer) and len(key) >= SECRET_BYTES
@@ -263,88 +271,3 @@ def _seed_bytes(seed: Seed) -> bytes:
     if isinstance(seed, bool) or not isinstance(seed, bytes | str | int | np.integer):
         raise ConfigError(f"seed has type {type(seed).__name__}; it must be bytes, text or an integer")
     return seed if isinstance(seed, bytes) else str(seed).encode()
-
-
-def _permutation(key: bytes, purpose: str, index: int, n: int) -> NDArray[np.int64]:
-    """A uniform permutation of n: the order of n random 128-bit numbers (ties have probability below n^2 / 2^128)."""
-    head = f"holdfast/{purpose}/{index}/".encode()
-    stream = hashlib.shake_256(head + key).digest(16 * n)
-    words = np.frombuffer(stream, dtype="<u8").reshape(n, 2)
-    return np.lexsort((words[:, 1], words[:, 0])).astype(np.int64)
-
-
-def _group_sizes(n: int, groups: int) -> tuple[int, ...]:
-    small, larger = divmod(n, groups)
-    return (small,) * (groups - larger) + (small + 1,) * larger
-
-
-def _partitions(key: bytes, n: int, k: int, models: int) -> NDArray[np.bool_]:
-    sizes = _group_sizes(n, n // k)
-    membership = np.zeros((models, n), dtype=bool)
-    group_of_place = np.repeat(np.arange(len(sizes)), sizes)
-    for repeat in range(models // len(sizes)):
-        order = _permutation(key, "partition", repeat, n)
-        membership[repeat * len(sizes) + group_of_place, order] = True
-    return membership
-
-
-def _random(key: bytes, n: int, k: int, models: int) -> NDArray[np.bool_]:
-    membership = np.zeros((models, n), dtype=bool)
-    for model in range(models):
-        membership[model, _permutation(key, "subset", model, n)[:k]] = True
-    return membership
-
-
-def _words(key: bytes, purpose: str, index: int, count: int) -> NDArray[np.uint64]:
-    """Random 64-bit numbers."""
-    head = f"holdfast/{purpose}/{index}/".encode()
-    return np.frombuffer(hashlib.shake_256(head + key).digest(8 * count), dtype="<u8").astype(np.uint64)
-
-
-def _draws(key: bytes, n: int, k: int, model: int) -> NDArray[np.int64]:
-    """k uniform draws from n < 2^32 with repetition, ascending: floor(word n / 2^64), off by less than n / 2^64."""
-    words = _words(key, "draws", model, k)
-    half = np.uint64(32)
-    low = ((words & np.uint64(2**32 - 1)) * np.uint64(n)) >> half
-    return np.sort(((words >> half) * np.uint64(n) + low) >> half).astype(np.int64)
-
-
-def _replacement(key: bytes, n: int, k: int, models: int) -> NDArray[np.bool_]:
-    membership = np.zeros((models, n), dtype=bool)
-    for model in range(models):
-        membership[model, _draws(key, n, k, model)] = True
-    return membership
-
-
-def _binomial(key: bytes, n: int, p: Fraction, models: int) -> NDArray[np.bool_]:
-    """Every item with probability p, off by less than 2^-64."""
-    bound = np.uint64((p.numerator << 64) // p.denominator)
-    return np.stack([_words(key, "binomial", model, n) < bound for model in range(models)])
-
-
-def _exhaustive(key: bytes, n: int, k: int, models: int) -> NDArray[np.bool_]:
-    chosen = np.array(list(itertools.combinations(range(n), k)), dtype=np.int64)
-    membership = np.zeros((len(chosen), n), dtype=bool)
-    np.put_along_axis(membership, chosen, True, axis=1)
-    return membership
-
-
-def _spread(key: bytes, n: int, k: int, models: int) -> NDArray[np.bool_]:
-    """Clients fall into N cells at random; cell i belongs to models i + o (mod N) for d random offsets o."""
-    cell_of_place = np.repeat(np.arange(models), _group_sizes(n, models))
-    cell = np.empty(n, dtype=np.int64)
-    cell[_permutation(key, "cells", 0, n)] = cell_of_place
-    membership = np.zeros((models, n), dtype=bool)
-    for offset in _permutation(key, "offsets", 0, models)[: models * k // n]:
-        membership[(cell + offset) % models, np.arange(n)] = True
-    return membership
-
-
-_DRAW = {
-    "partitions": _partitions,
-    "disjoint": _partitions,
-    "random": _random,
-    "exhaustive": _exhaustive,
-    "spread": _spread,
-    "replacement": _replacement,
-}
