@@ -8,7 +8,7 @@ import pytest
 
 from holdfast.aggregation.romoa import Romoa, majority_window
 from holdfast.aggregation.romoa.factors import Scoring, clip_factors, scores
-from holdfast.aggregation.romoa.measures import element_cosine, gather, measure, select
+from holdfast.aggregation.romoa.measures import element_cosine, gather, lengths_at, measure, select
 from holdfast.aggregation.stacking import stack
 
 from .conftest import shared
@@ -96,7 +96,9 @@ def test_measures(vectors, name, step):
                 np.testing.assert_allclose(f, window["f"], rtol=1e-9, atol=1e-9)
     selected = select(rows, usable, expected["k"])
     assert selected.tolist() == expected["selected"]
-    cosine = element_cosine(gather(rows, base, selected), usable)
+    updates = gather(rows, base, selected)
+    lengths = np.sqrt(lengths_at(updates, usable, slice(None)))
+    cosine = element_cosine(updates, usable, lengths[:-1] * lengths[-1])
     np.testing.assert_allclose(cosine, expected["S_cosine"], **TIGHT)
     scoring = Scoring(*(config[key] for key in ("sharpness", "sided", "pearson", "units", "min_window")))
     for spot, window in enumerate(expected["element_S"]):

@@ -16,7 +16,8 @@ Array = NDArray[Any]
 CHUNK = 2048
 """Columns whose mean is computed while they are still in the cache."""
 
-RADIX = 1 << 16
+DIGIT = 11
+"""Bits of a digit of the radix selection: the counts of a row stay in the first-level cache."""
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
@@ -68,7 +69,7 @@ def add_moments(
 def add_digit_counts(
     bits: Array, magnitude: int, usable: Array, prefix: Array, shift: int, counts: Array
 ) -> None:  # pragma: no cover (compiled)
-    """Count the 16-bit digit at `shift` of every size whose higher digits equal its row's `prefix`.
+    """Count the digit at `shift` of every size whose higher digits equal its row's `prefix`.
 
     The bits of a float without its sign (the mask `magnitude`) order as its size does.
     """
@@ -77,8 +78,8 @@ def add_digit_counts(
         if usable[i]:
             for j in range(width):
                 high = (bits[i, j] & magnitude) >> shift
-                if (high >> 16) == prefix[i]:
-                    counts[i, high & 0xFFFF] += 1
+                if (high >> DIGIT) == prefix[i]:
+                    counts[i, high & ((1 << DIGIT) - 1)] += 1
 
 
 @njit(cache=True, nogil=True)

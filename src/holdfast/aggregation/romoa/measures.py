@@ -103,23 +103,24 @@ def measure(rows: Rows, usable: Array, reference: Any, bounds: Array) -> Moments
 def select(rows: Rows, usable: Array, count: int) -> Array:
     """Eq. 4: indices of the parameters that are among the `count` largest of some usable row, by absolute value.
 
-    Exact, in three passes (five in float64): the count-th largest of every row is found digit by digit, then marked;
+    Exact, in four passes (seven in float64): the count-th largest of every row is found digit by digit, then marked;
     of equal values the first are taken.
     """
-    from holdfast.aggregation.romoa.kernels import RADIX, add_digit_counts, mark_largest
+    from holdfast.aggregation.romoa.kernels import DIGIT, add_digit_counts, mark_largest
 
     bits = np.dtype(np.int64 if rows.dtype == np.float64 else np.int32)
     magnitude = (1 << (bits.itemsize * 8 - 1)) - 1  # all but the sign
     every = np.arange(rows.n)
     prefix, left = np.zeros(rows.n, np.int64), np.full(rows.n, count, np.int64)
-    for shift in range(bits.itemsize * 8 - 16, -1, -16):
-        counts = np.zeros((rows.n, RADIX), np.int64)
+    width = 1 << DIGIT
+    for shift in reversed(range(0, bits.itemsize * 8, DIGIT)):
+        counts = np.zeros((rows.n, width), np.int64)
         for _, block in host_blocks(rows):
             add_digit_counts(block.view(bits), magnitude, usable, prefix, shift, counts)
         reached = counts[:, ::-1].cumsum(axis=1)  # magnitudes with this digit or a larger one
-        digit = RADIX - 1 - (reached >= left[:, None]).argmax(axis=1)
-        left -= reached[every, RADIX - 1 - digit] - counts[every, digit]
-        prefix = (prefix << 16) | digit
+        digit = width - 1 - (reached >= left[:, None]).argmax(axis=1)
+        left -= reached[every, width - 1 - digit] - counts[every, digit]
+        prefix = (prefix << DIGIT) | digit
     mask = np.zeros(rows.d, dtype=np.bool_)
     for where, block in host_blocks(rows):
         mark_largest(block.view(bits), magnitude, usable, prefix, left, mask[where])
@@ -127,26 +128,37 @@ def select(rows: Rows, usable: Array, count: int) -> Array:
 
 
 def gather(rows: Rows, reference: Any, indices: Array) -> Array:
-    """The updates of all rows at some sorted parameters, float64 `[n, k]`."""
-    found = np.empty((rows.n, len(indices)))
+    """The updates of all rows at some ascending parameters, `[n, k]`."""
+    found = np.empty((rows.n, len(indices)), rows.dtype)
     for where, block in rows.blocks():
         begin, end = np.searchsorted(indices, [where.start, where.stop])
+        if end == begin:
+            continue
         local = indices[begin:end] - where.start
         values = on_host(block)
         for i in range(rows.n):
-            found[i, begin:end] = values[i, local]
+            np.take(values[i], local, out=found[i, begin:end])
         if reference is not None:
             found[:, begin:end] -= like(reference[where], values)[local]
     return found
 
 
-def element_cosine(updates: Array, usable: Array) -> Array:
-    """Eq. 5, in place: each parameter's share `[n, k]` of the cosine over the selection; 0 for a zero vector."""
-    mean = updates[usable].mean(axis=0)
-    norms = np.sqrt(np.einsum("ik,ik->i", updates, updates)) * np.linalg.norm(mean)
-    updates *= mean
-    updates /= np.where(norms > 0, norms, np.inf)[:, None]
-    return updates
+def lengths_at(updates: Array, usable: Array, part: slice) -> Array:
+    """Squared lengths of a slice of gathered updates, float64 `[n+1]`, the mean's last."""
+    wide = updates[:, part].astype(np.float64)
+    mean = wide[usable].mean(axis=0)
+    return np.append(np.einsum("ik,ik->i", wide, wide), mean @ mean)
+
+
+def element_cosine(updates: Array, usable: Array, norms: Array) -> Array:
+    """Eq. 5: each parameter's share `[n, k]` of the cosine over the selection; 0 for a zero vector.
+
+    `norms` `[n]` are the products of each update's and the mean's length over the whole selection.
+    """
+    wide = updates.astype(np.float64)
+    wide *= wide[usable].mean(axis=0)
+    wide /= np.where(norms > 0, norms, np.inf)[:, None]
+    return wide
 
 
 def host_blocks(rows: Rows) -> Iterator[tuple[slice, Array]]:

@@ -16,9 +16,9 @@ from holdfast.aggregation.parameters import check_choice, check_count, check_fla
 from holdfast.aggregation.romoa.factors import Scoring, Sided, Units, capped, clip_factors, shares
 from holdfast.aggregation.romoa.measures import pieces
 from holdfast.aggregation.romoa.state import layer_bounds, layer_of
-from holdfast.aggregation.romoa.step import Step, advance
+from holdfast.aggregation.romoa.step import SLICE, Step, advance
 from holdfast.aggregation.screening import Screened, screen
-from holdfast.aggregation.stacking import Block, Rows, is_tensor, stack
+from holdfast.aggregation.stacking import Block, Rows, is_tensor, spans, stack
 from holdfast.types import ConfigError
 
 Array = NDArray[Any]
@@ -84,8 +84,8 @@ class Romoa(Rule):
     but "default" have two known holes: honest until the syncing step, and far too long updates. "literal", the
     equations as printed, is **not a defense**.
 
-    Cost: two passes, O(n d); the element-wise term adds four and O(n * selected) memory, and changes next to
-    nothing: turn it off for large models. Uploading every local step costs tau times the traffic.
+    Cost: two passes, O(n d); the element-wise term adds five (eight in float64) and O(n * selected) memory, and
+    changes next to nothing: turn it off for large models. Uploading every local step costs tau times the traffic.
 
     Args:
         preset: "default", "paper-momentum", "raw10" or "literal"; sets the parameters left at None.
@@ -189,17 +189,20 @@ class Romoa(Rule):
                 influence=np.full(rows.n, 1.0 / rows.n),
                 state=step.state,
             )
-        layers = self._shares(step.state.layers[sample], step.weights, step.usable)
-        elements = self._shares(step.state.elements[sample].astype(np.float64), step.elements, step.usable)
         clipping = np.ones(rows.n)
-        if self.clip is not None:
-            clipping[step.usable] = clip_factors(step.norms[step.usable], self.clip)
+        clipping[step.usable] = clip_factors(step.norms[step.usable], float(self.clip or math.inf))
         state, bounds = step.state, np.array(step.state.bounds)
+        layers = self._shares(state.layers[sample], step.weights, step.usable)
         own = np.bincount(layer_of(state.indices, bounds), minlength=len(bounds) - 1)
-        influence = (layers @ (np.diff(bounds) - own) + elements.sum(axis=1)) / max(1, state.d)
+        influence = layers @ (np.diff(bounds) - own)
+        elements = np.empty_like(step.elements)
+        for part in spans(len(state.indices), SLICE):
+            share = self._shares(state.elements[sample, part], step.elements[:, part], step.usable)
+            influence += share.sum(axis=1)
+            elements[:, part] = share * clipping[:, None]
         return Plan(
-            _weighted(layers * clipping[:, None], elements * clipping[:, None], state.indices, bounds, given.reference),
-            influence=influence,
+            _weighted(layers * clipping[:, None], elements, state.indices, bounds, given.reference),
+            influence=influence / max(1, state.d),
             narrow=True,
             state=state if given.keep_state else None,
             diagnostics={
@@ -227,7 +230,7 @@ class Romoa(Rule):
 
     def _shares(self, factors: Array, weights: Array, usable: Array) -> Array:
         """A `[n, columns]`: what each participant weighs at a syncing step; 0 for who sent nothing usable."""
-        full = np.zeros_like(factors)
+        full = np.zeros(factors.shape)
         if self.cap:
             full[usable] = capped(factors[usable], weights[usable])
         else:

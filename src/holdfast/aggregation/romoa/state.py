@@ -153,6 +153,8 @@ def recall(state: FactorState | None, clients: Sequence[Hashable], bounds: tuple
         )
     known = set(state.clients)
     new = tuple(client for client in clients if client not in known)
+    if not new:
+        return state
     return FactorState(
         (*state.clients, *new),
         bounds,

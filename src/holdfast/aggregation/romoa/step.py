@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.aggregation.romoa.factors import Scoring, remember, shares, softmax
-from holdfast.aggregation.romoa.measures import Moments, element_cosine, gather, measure, select
+from holdfast.aggregation.romoa.measures import Moments, element_cosine, gather, lengths_at, measure, select
 from holdfast.aggregation.romoa.state import FactorState, Verdict, layer_of, recall
-from holdfast.aggregation.stacking import Rows
+from holdfast.aggregation.stacking import Rows, spans
 
 Array = NDArray[Any]
 SLICE = 1 << 14
@@ -67,21 +67,15 @@ def advance(
     before = shares(memory.layers[rows])
     selected = select(uploads, usable, select_count) if select_count else np.zeros(0, np.int64)
     tracked, ages = _tracked(memory, selected, beta)
-    of = layer_of(tracked, edges)
-    own_before, own_weights = _previous(memory, tracked, of), weights[:, of]
-    if len(selected):
-        spots = np.searchsorted(tracked, selected)
-        own_weights[:, spots] = _element_weights(uploads, usable, reference, selected, layer_scores, edges, scoring)
-    own_after = remember(own_weights, shares(own_before[rows]), beta)
-    layers, elements = memory.layers.copy(), own_before
-    layers[rows], elements[rows] = remember(weights, before, beta), own_after
+    single = _Singles(uploads, usable, reference, selected, layer_scores, weights, scoring)
+    elements, own_weights = _singles_after(memory, rows, tracked, edges, single, beta)
+    layers = memory.layers.copy()
+    layers[rows] = remember(weights, before, beta)
     quiet = memory.quiet.copy()
     earned = (weights @ np.diff(edges)) / max(1, bounds[-1])
     quiet[rows] = np.where(earned < 0.5 / len(rows), quiet[rows] + 1, 0)
     verdict = Verdict(tuple(clients), moments.cosine(), moments.pearson(), weights, len(selected))
-    after = FactorState(
-        memory.clients, bounds, layers, tracked, elements.astype(uploads.dtype), ages, memory.steps + 1, quiet, verdict
-    )
+    after = FactorState(memory.clients, bounds, layers, tracked, elements, ages, memory.steps + 1, quiet, verdict)
     return Step(after, rows, usable, weights, own_weights, moments.norms())
 
 
@@ -121,29 +115,56 @@ def _tracked(memory: FactorState, selected: Array, beta: float) -> tuple[Array, 
     return tracked, result
 
 
-def _previous(memory: FactorState, tracked: Array, of: Array) -> Array:
-    """F before this step at the tracked parameters, for every client: its own where it had one, else the layer's."""
+class _Singles:
+    """W at single parameters: softmax of the least of the element-wise and the layer's scores."""
+
+    def __init__(
+        self, uploads: Rows, usable: Array, reference: Any, selected: Array, scores: Array, layers: Array, by: Scoring
+    ) -> None:
+        self.usable, self.selected, self.scores, self.layers, self.by = usable, selected, scores, layers, by
+        self.updates = gather(uploads, reference, selected)
+        self.lengths = [lengths_at(self.updates, usable, part) for part in spans(len(selected), SLICE)]
+        total = np.sum(self.lengths, axis=0) if self.lengths else np.zeros(len(usable) + 1)
+        self.norms = np.sqrt(total[:-1]) * np.sqrt(total[-1])
+
+    def weights(self, tracked: Array, of: Array) -> Array:
+        """`[n, k]` for ascending parameters of the layers `of`; the layer's W where a parameter is not selected."""
+        weights = self.layers[:, of]
+        begin, end = np.searchsorted(self.selected, [tracked[0], tracked[-1] + 1])
+        if end > begin:
+            spots = np.searchsorted(tracked, self.selected[begin:end])
+            cosine = element_cosine(self.updates[:, begin:end], self.usable, self.norms)
+            least = np.minimum(self.by.elements(cosine[self.usable]), self.scores[:, of[spots]])
+            weights[np.ix_(self.usable, spots)] = softmax(least, self.by.sharpness)
+        return weights
+
+
+def _singles_after(
+    memory: FactorState, rows: Array, tracked: Array, edges: Array, single: _Singles, beta: float
+) -> tuple[Array, Array]:
+    """F of every client and W of the participants at the tracked parameters, a slice at a time."""
+    kind = single.updates.dtype
+    after = np.empty((len(memory.clients), len(tracked)), kind)
+    weights = np.empty((len(rows), len(tracked)), kind)
+    for part in spans(len(tracked), SLICE):
+        of = layer_of(tracked[part], edges)
+        before = _before(memory, tracked[part], of)
+        weights[:, part] = earned = single.weights(tracked[part], of)
+        before[rows] = remember(earned, shares(before[rows]), beta)
+        after[:, part] = before
+    return after, weights
+
+
+def _before(memory: FactorState, tracked: Array, of: Array) -> Array:
+    """F before the step at ascending parameters, for every client: its own where it had one, else the layer's."""
     before = memory.layers[:, of]
-    if len(tracked):
-        spots = np.minimum(np.searchsorted(tracked, memory.indices), len(tracked) - 1)
-        kept = tracked[spots] == memory.indices
-        before[:, spots[kept]] = memory.elements[:, kept]
+    begin, end = np.searchsorted(memory.indices, [tracked[0], tracked[-1] + 1])
+    if end > begin:
+        known = memory.indices[begin:end]
+        spots = np.searchsorted(tracked, known)
+        kept = tracked[spots] == known
+        before[:, spots[kept]] = memory.elements[:, begin:end][:, kept]
     return before
-
-
-def _element_weights(
-    uploads: Rows, usable: Array, reference: Any, selected: Array, layers: Array, edges: Array, scoring: Scoring
-) -> Array:
-    """W at the selected parameters, `[n, k]`: softmax of the least of the element-wise and the layer's scores."""
-    updates = gather(uploads, reference, selected)
-    cosine = element_cosine(updates, usable)
-    of = layer_of(selected, edges)
-    for start in range(0, len(selected), SLICE):
-        part = slice(start, start + SLICE)
-        least = np.minimum(scoring.elements(cosine[usable, part]), layers[:, of[part]])
-        cosine[usable, part] = softmax(least, scoring.sharpness)
-    cosine[~usable] = 0.0
-    return cosine
 
 
 def _unchanged(memory: FactorState, rows: Array, usable: Array) -> Step:
