@@ -64,13 +64,14 @@ def why_not(module: nn.Module) -> str | None:
         reason = _layer_reason(part)
         if reason is not None:
             return f"layer {name} ({type(part).__name__}) {reason}"
-    if len({id(part) for _, part in parts if list(part.parameters())}) < sum(
-        bool(list(part.parameters())) for _, part in parts
-    ):
+    trained = [part for _, part in parts if isinstance(part, (nn.Conv2d, nn.Linear))]
+    if len(set(trained)) < len(trained):
         return "a layer appears twice, so its weights are shared"
-    parameters = list(module.parameters())
-    if not parameters:
+    if not trained:
         return "the model has no weights to train"
+    parameters = list(module.parameters())
+    if len(parameters) < sum(len(list(part.parameters())) for part in trained):
+        return "two layers share a weight"
     if any(p.dtype != torch.float32 for p in parameters):
         return "not all weights are float32"
     if not all(p.requires_grad for p in parameters):
@@ -82,7 +83,7 @@ def why_not(module: nn.Module) -> str | None:
 
 def _parts(module: nn.Sequential) -> Iterator[tuple[str, nn.Module]]:
     """The layers in order, Sequentials inside Sequentials taken apart."""
-    for name, part in module.named_children():
+    for name, part in zip(module._modules, module, strict=True):  # named_children would skip a second appearance
         if type(part) is nn.Sequential:
             yield from ((f"{name}.{inner}", layer) for inner, layer in _parts(part))
         else:
