@@ -81,6 +81,30 @@ def _small_cnn(input_shape: Shape, n_labels: int) -> nn.Module:
     )
 
 
+def _lenet(input_shape: Shape, n_labels: int) -> nn.Module:
+    if len(input_shape) != 3 or min(input_shape[1:]) < 12:
+        raise ConfigError(
+            f"model 'lenet' needs images [channels, height, width] with sides of at least 12, "
+            f"but the inputs have shape {list(input_shape)}"
+        )
+    channels, height, width = input_shape
+    side = [(size // 2 - 4) // 2 for size in (height, width)]
+    return nn.Sequential(
+        nn.Conv2d(channels, 6, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(16 * side[0] * side[1], 120),
+        nn.ReLU(),
+        nn.Linear(120, 84),
+        nn.ReLU(),
+        nn.Linear(84, n_labels),
+    )
+
+
 def _dense(*hidden: int) -> Callable[[Shape, int], nn.Module]:
     def build(input_shape: Shape, n_labels: int) -> nn.Module:
         layers: list[nn.Module] = [nn.Flatten()]
@@ -98,6 +122,7 @@ MODELS: Mapping[str, Model] = MappingProxyType(
         model.name: model
         for model in (
             Model("cnn", "the CNN of Cao et al. (2021), Table 2: two 5x5 convolutions (20, 50) and 512 units", _cnn),
+            Model("lenet", "LeNet-5 with ReLU and max-pooling: two 5x5 convolutions (6, 16), 120 and 84 units", _lenet),
             Model("har", "the activity-recognition network of Cao et al. (2021): two layers of 256", _dense(256, 256)),
             Model("mlp", "a small network: one layer of 64", _dense(64)),
             Model("logistic", "multinomial logistic regression", _dense()),
