@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import holdfast
-from holdfast.cli import certify, data
+from holdfast.cli import certify, data, simulate
 from holdfast.types import HoldfastError
 
 app = typer.Typer(
@@ -37,7 +37,7 @@ def _options(
     pass
 
 
-for group in (certify, data):
+for group in (certify, data, simulate):
     group.register(app)
 
 

@@ -106,15 +106,16 @@ def _leftover(entry: Path) -> bool:
     return entry.name == "secret.json" or entry.name.startswith((".secret.json.", ".run.json."))
 
 
-def start(path: Path, job: str, config: Mapping[str, Any], secret: Mapping[str, Any], **entries: Any) -> Run:
-    """Make a new run's folder; one that holds a run already is never overwritten."""
+def start(path: Path, job: str, config: Mapping[str, Any], secret: Mapping[str, Any] | None, **entries: Any) -> Run:
+    """Make a new run's folder; one that holds a run already is never overwritten. A job may have no secret."""
     run = Run(path)
     if run.manifest_path.exists():
         raise ConfigError(f"--out {path} already holds a run; continue it with --resume or name another folder")
     if path.exists() and (not path.is_dir() or any(not _leftover(entry) for entry in path.iterdir())):
         raise ConfigError(f"--out {path} exists and is not an empty folder; name another one")
     path.mkdir(parents=True, exist_ok=True)
-    write_json(path / "secret.json", secret, private=True)
+    if secret is not None:
+        write_json(path / "secret.json", secret, private=True)
     manifest = {
         "format": FORMAT,
         "job": job,

@@ -1,0 +1,28 @@
+"""Keys that a user typed: the known ones pass, an unknown one is named with the nearest known one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from holdfast.types import ConfigError
+
+
+def check_keys(given: Iterable[str], known: Iterable[str], where: str) -> None:
+    """Refuse the first key that is not known.
+
+    Raises:
+        ConfigError: with the nearest known key, or all of them.
+
+    Example:
+        >>> check_keys({"round": 3}, ["rounds", "lr"], "[federation]")
+        Traceback (most recent call last):
+            ...
+        holdfast.types.ConfigError: [federation] has no key 'round'; did you mean 'rounds'?
+    """
+    names = sorted(known)
+    for key in given:
+        if key not in names:
+            close = get_close_matches(str(key), names, n=1, cutoff=0.5)
+            hint = f"did you mean {close[0]!r}?" if close else f"it takes {', '.join(names)}"
+            raise ConfigError(f"{where} has no key {key!r}; {hint}")
