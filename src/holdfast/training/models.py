@@ -122,10 +122,10 @@ MODELS: Mapping[str, Model] = MappingProxyType(
         model.name: model
         for model in (
             Model("cnn", "the CNN of Cao et al. (2021), Table 2: two 5x5 convolutions (20, 50) and 512 units", _cnn),
-            Model("lenet", "LeNet-5 with ReLU and max-pooling: two 5x5 convolutions (6, 16), 120 and 84 units", _lenet),
             Model("har", "the activity-recognition network of Cao et al. (2021): two layers of 256", _dense(256, 256)),
             Model("mlp", "a small network: one layer of 64", _dense(64)),
             Model("logistic", "multinomial logistic regression", _dense()),
+            Model("lenet", "LeNet-5 with ReLU and max-pooling: two 5x5 convolutions (6, 16), 120 and 84 units", _lenet),
             Model(
                 "small-cnn", "the CNN of Fu et al. (2019), Table 5: two 5x5 convolutions (4, 8), 16 units", _small_cnn
             ),
