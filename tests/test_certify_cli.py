@@ -7,10 +7,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pytest
+
+from holdfast.cli import main
 
 SMALL = ("--clients", "20", "--k", "2", "--design", "disjoint", "--rounds", "4", "--seed", "a seed for tests only")
 
@@ -18,6 +21,31 @@ SMALL = ("--clients", "20", "--k", "2", "--design", "disjoint", "--rounds", "4",
 def holdfast(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "holdfast", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
+
+
+class Finished(NamedTuple):
+    """What a command left behind, however it was run."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def here(monkeypatch, capsys):
+    """Run a command in this process: for the many that end before any work begins."""
+
+    def call(*arguments: object) -> Finished:
+        monkeypatch.setattr(sys, "argv", ["holdfast", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return Finished(code, *capsys.readouterr())
+
+    return call
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +84,9 @@ def test_the_table_of_certificates_is_what_the_votes_say(run):
     np.testing.assert_array_equal(np.minimum(capped, 10), np.minimum(expected, 10))
 
 
-def test_the_same_seed_gives_the_same_votes_and_another_process_needs_no_models(run, tmp_path):
+def test_the_same_seed_gives_the_same_votes_in_another_process(run, tmp_path, here):
     out, _ = run
-    again = holdfast("certify", *SMALL, "--out", tmp_path / "again", "--no-keep-models", "--no-baseline", "--json")
+    again = here("certify", *SMALL, "--out", tmp_path / "again", "--no-keep-models", "--no-baseline", "--json")
     assert again.returncode == 0, again.stderr
     told = json.loads(again.stdout)
     assert told["n_models"] == 10
@@ -88,39 +116,39 @@ def test_recertify_reads_votes_only(run, tmp_path):
     assert exact["radius_counts"] == counted.tolist()
 
 
-def test_recertify_writes_where_it_is_told_and_never_over_a_file(run, tmp_path):
+def test_recertify_writes_where_it_is_told_and_never_over_a_file(run, tmp_path, here):
     out, _ = run
     target = tmp_path / "again.parquet"
-    assert holdfast("recertify", out, "--alpha", "0.1", "--out", target).returncode == 0
+    assert here("recertify", out, "--alpha", "0.1", "--out", target).returncode == 0
     before = target.read_bytes()
-    refused = holdfast("recertify", out, "--alpha", "0.2", "--out", target)
+    refused = here("recertify", out, "--alpha", "0.2", "--out", target)
     assert refused.returncode == 2
     assert "exists already" in refused.stderr
     assert target.read_bytes() == before
 
 
-def test_damaged_and_foreign_votes_are_refused_by_hash(run, tmp_path):
+def test_damaged_and_foreign_votes_are_refused_by_hash(run, tmp_path, here):
     out, _ = run
     whole = (out / "votes.npz").read_bytes()
     other = tmp_path / "other"
-    assert holdfast("certify", *SMALL[:-1], "another seed of a test", "--out", other, "--no-baseline").returncode == 0
+    assert here("certify", *SMALL[:-1], "another seed of a test", "--out", other, "--no-baseline").returncode == 0
     foreign = (other / "votes.npz").read_bytes()
     for content in (whole[: len(whole) // 2], whole[:-40] + bytes(40), b"not a vote file", foreign):
         broken = tmp_path / "broken"
         broken.mkdir(exist_ok=True)
         (broken / "run.json").write_bytes((out / "run.json").read_bytes())
         (broken / "votes.npz").write_bytes(content)
-        refused = holdfast("recertify", broken)
+        refused = here("recertify", broken)
         assert refused.returncode == 2, refused.stdout
         assert refused.stderr.startswith("error: ")
         assert "Traceback" not in refused.stderr
     assert "SHA-256" in refused.stderr  # the foreign one, last: intact, but of another run
 
 
-def test_resume_of_a_finished_run_changes_nothing(run):
+def test_resume_of_a_finished_run_changes_nothing(run, here):
     out, _ = run
     before = {path: path.read_bytes() for path in (out / "votes.npz", out / "certificates.parquet")}
-    done = holdfast("certify", "--out", out, "--resume")
+    done = here("certify", "--out", out, "--resume")
     assert done.returncode == 0, done.stderr
     assert all(path.read_bytes() == content for path, content in before.items())
 
@@ -175,44 +203,44 @@ def test_kill_at_any_moment_and_resume_gives_the_votes_of_an_uninterrupted_run(t
         (("recertify", "/no/such/run"), "run.json"),
     ],
 )
-def test_bad_input_is_one_sentence_and_exit_code_2(arguments, says, tmp_path):
+def test_bad_input_is_one_sentence_and_exit_code_2(arguments, says, tmp_path, here):
     out = ("--out", tmp_path / "out") if arguments[0] == "certify" else ()
-    done = holdfast(*arguments, *out)
+    done = here(*arguments, *out)
     assert done.returncode == 2, done.stderr
     assert says in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out" / "votes.npz").exists()
 
 
-def test_resume_with_another_setting_is_refused_and_nothing_changes(run):
+def test_resume_with_another_setting_is_refused_and_nothing_changes(run, here):
     out, _ = run
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     for option, value in (("--k", "4"), ("--rounds", "9"), ("--seed", "other"), ("--data", "mnist")):
-        done = holdfast("certify", "--out", out, "--resume", option, value)
+        done = here("certify", "--out", out, "--resume", option, value)
         assert done.returncode == 2
         assert option in done.stderr
-    assert holdfast("certify", *SMALL, "--out", out).returncode == 2  # without --resume
+    assert here("certify", *SMALL, "--out", out).returncode == 2  # without --resume
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
-def test_nan_in_the_users_data_is_named(tmp_path):
+def test_nan_in_the_users_data_is_named(tmp_path, here):
     x = np.random.default_rng(0).normal(size=(100, 4)).astype(np.float32)
     x[3, 2] = np.nan
     np.savez(tmp_path / "bad.npz", x=x, y=np.arange(100) % 2)
-    done = holdfast("certify", "--data", tmp_path / "bad.npz", "--clients", 10, "--k", 2, "--out", tmp_path / "out")
+    done = here("certify", "--data", tmp_path / "bad.npz", "--clients", 10, "--k", 2, "--out", tmp_path / "out")
     assert done.returncode == 2
     assert "NaN" in done.stderr
 
 
-def test_trusted_clients_join_every_group_and_their_own_model_is_the_baseline(tmp_path):
-    done = holdfast("certify", *SMALL, "--trusted", "0,1", "--out", tmp_path / "run", "--json")
+def test_trusted_clients_join_every_group_and_their_own_model_is_the_baseline(tmp_path, here):
+    done = here("certify", *SMALL, "--trusted", "0,1", "--out", tmp_path / "run", "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["n_clients"] == 18  # only the others can be malicious
     assert 0 < told["trusted_only_accuracy"] <= 1
 
 
-def test_the_plan_says_what_can_be_certified_before_training():
-    done = holdfast("plan", "--clients", 1000, "--k", 10, "--models", 10, "--inputs", 10000, "--json")
+def test_the_plan_says_what_can_be_certified_before_training(here):
+    done = here("plan", "--clients", 1000, "--k", 10, "--models", 10, "--inputs", 10000, "--json")
     assert done.returncode == 0, done.stderr
     assert "24 models" in done.stdout

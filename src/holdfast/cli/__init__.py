@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import holdfast
-from holdfast.cli import certify, data, simulate
+from holdfast.cli import certify, data, reproduce, simulate
 from holdfast.types import HoldfastError
 
 app = typer.Typer(

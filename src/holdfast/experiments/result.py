@@ -46,7 +46,8 @@ def describe(design: Design) -> str:
     sizes = sorted(set(design.group_sizes))
     groups = "groups of " + (str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}")
     if design.kind == "partitions":
-        return f"{design.repeats} secret partitions into {groups}"
+        several = f"{design.repeats} secret partitions" if design.repeats > 1 else "1 secret partition"
+        return f"{several} into {groups}"
     if design.kind == "disjoint":
         return f"{design.n_models} disjoint {groups}"
     if design.kind == "random":
@@ -75,7 +76,7 @@ def build_content(
     images: NDArray[Any] | None = None,
 ) -> CertifyReport:
     """Gather what the report shows from the votes, the certificates and the manifest."""
-    labels = votes.labels if votes.labelled.all() else None
+    labels = votes.labels
     design = votes.design
     words = describe(design)
     results = manifest.get("results", {})

@@ -1,0 +1,66 @@
+"""`holdfast reproduce`: the papers' experiments, printed beside the published numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_HELP = """Run a paper's experiments and print our numbers beside the published ones.
+
+`--scale smoke` shows in seconds that everything works, on embedded data; `--scale cpu` has the paper's data and sizes
+with the fast preset; `--scale paper` has its training settings too. Runs are kept in --out and continued from there.
+"""
+
+_ENSEMBLE = """Figures 2-6 of the ensemble paper (Cao, Jia and Gong, AAAI 2021), with its certificate and with ours.
+
+Examples:
+
+    holdfast reproduce ensemble --out repro
+
+    holdfast reproduce ensemble --scale cpu --out repro --data-dir mnist/ --activity phones.npz
+
+    holdfast reproduce ensemble --scale cpu --out repro --only images --only images-partitions
+"""
+
+
+def ensemble(
+    out: Annotated[Path, typer.Option(help="Folder for runs, figures and tables.")],
+    scale: Annotated[str, typer.Option(help="smoke, cpu or paper.")] = "smoke",
+    data_dir: Annotated[str | None, typer.Option(help="Folder with the official files.")] = None,
+    activity: Annotated[str, typer.Option(help="har, or a file with activity data and a client column.")] = "har",
+    only: Annotated[list[str] | None, typer.Option(help="Train only this run; repeat for several.")] = None,
+    seed: Annotated[str, typer.Option(help="Makes all runs repeatable.")] = "holdfast",
+    threads: Annotated[int | None, typer.Option(help="Threads. Default: all cores.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the tables as JSON.")] = False,
+) -> None:
+    """Collect the options and run the job."""
+    from rich.console import Console
+
+    from holdfast.cli.progress import Reporter
+    from holdfast.experiments.reproduce_ensemble import reproduce_ensemble
+
+    with Reporter(quiet=as_json) as reporter:
+        found = reproduce_ensemble(
+            out,
+            scale_name=scale,
+            data_dir=data_dir,
+            activity=activity,
+            seed=seed,
+            only=tuple(only or ()),
+            threads=threads,
+            events=reporter,
+        )
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        found.print(Console())
+
+
+def register(app: typer.Typer) -> None:
+    """Add the `reproduce` group."""
+    group = typer.Typer(help=_HELP, no_args_is_help=True, rich_markup_mode="markdown")
+    group.command(help=_ENSEMBLE)(ensemble)
+    app.add_typer(group, name="reproduce")
