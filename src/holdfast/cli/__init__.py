@@ -37,7 +37,7 @@ def _options(
     pass
 
 
-for group in (certify, data, simulate):
+for group in (certify, data, reproduce, simulate):
     group.register(app)
 
 
