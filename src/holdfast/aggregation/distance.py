@@ -41,8 +41,9 @@ def reference_gram(rows: Rows, reference: Any) -> Matrix:
 def reference_norms(rows: Rows, reference: Any) -> Matrix:
     """Euclidean norm of every row about a reference (zero if None): float64 `[n]`."""
     total = np.zeros(rows.n)
-    for where, block in rows.blocks(block_columns(rows)):
-        total += square_sums(block if reference is None else block - reference_block(reference, where, block))
+    with columns.one_blas_thread():
+        for where, block in rows.blocks(block_columns(rows)):
+            total += square_sums(block if reference is None else block - reference_block(reference, where, block))
     return np.sqrt(total)
 
 

@@ -112,7 +112,8 @@ def screen(rows: Rows, *, reference: Any = None, faults: Mapping[int, str] | Non
         reference: `[d]`, stands in when no row passes.
         faults: clients already known to be unusable, and why (a malformed reply, say).
     """
-    squares, finite = _norms(rows)
+    with column_wise.one_blas_thread():
+        squares, finite = _norms(rows)
     norms = np.sqrt(squares)
     reasons = {int(i): "holds a value that is not finite" for i in np.flatnonzero(~finite)}
     reasons |= dict(faults or {})
