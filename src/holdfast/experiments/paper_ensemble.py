@@ -115,7 +115,7 @@ def scale(name: str, *, data_dir: str | None = None, activity: str = "har") -> S
 _MNIST = CertifyConfig(data="mnist", clients=1000, partition="label-skew", skew=0.5, design="random", k=10, models=500)
 _HAR = CertifyConfig(data="har", partition="user", design="exhaustive", k=2, model="har")
 _DIGITS = CertifyConfig(
-    data="digits", clients=60, partition="label-skew", skew=0.5, design="random", k=4, models=30, rounds=20
+    data="digits", clients=60, skew=0.5, design="random", k=4, models=60, rounds=20, test_inputs=150
 )
 
 _SCALES: Mapping[str, Scale] = MappingProxyType(
@@ -123,14 +123,14 @@ _SCALES: Mapping[str, Scale] = MappingProxyType(
         "smoke": Scale(
             name="smoke",
             images=_DIGITS,
-            activity=replace(_DIGITS, clients=10, partition="iid", design="exhaustive", k=2, models=None),
-            models=30,
+            activity=replace(_DIGITS, clients=16, partition="iid", design="exhaustive", k=2, models=None),
+            models=60,
             image_ks=(2,),
             activity_ks=(1,),
             skews=(0.9,),
-            side_models=20,
-            image_counts=(10, 30),
-            activity_counts=(10, 20),
+            side_models=30,
+            image_counts=(30, 60),
+            activity_counts=(30, 60),
             disjoint=(2,),
             comparable=False,
         ),
