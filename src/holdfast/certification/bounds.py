@@ -22,6 +22,7 @@ from holdfast.types import ConfigError
 
 SMALLEST_LEVEL = Fraction(1, 10**300)
 EXACT_VOTES = 10_000
+HALF = Fraction(1, 2)
 
 
 @overload
@@ -46,8 +47,8 @@ def clopper_pearson_lower(count: int | NDArray[np.integer], trials: int, alpha: 
         ConfigError: if a count is no integer in 0..trials, or alpha is outside (0, 1).
 
     Example:
-        >>> clopper_pearson_lower(500, 500, 1e-7)
-        0.9682778562612491
+        >>> round(clopper_pearson_lower(500, 500, 1e-7), 15)
+        0.968277856261249
         >>> clopper_pearson_lower(np.array([0, 60]), 100, 0.001).round(4).tolist()
         [0.0, 0.441]
 
@@ -145,7 +146,7 @@ def winner_pvalue(n1: int, n2: int) -> float:
     n1, n2 = check_integer("n1", n1, 0), check_integer("n2", n2, 0)
     first, votes = max(n1, n2), n1 + n2
     if votes > EXACT_VOTES:
-        return min(1.0, float(2 * binomial_tail(first, votes, Fraction(1, 2))))
+        return min(1.0, float(2 * binomial_tail(first, votes, HALF)))
     ways = total = math.comb(votes, first)
     for count in range(first, votes):
         ways = ways * (votes - count) // (count + 1)
@@ -154,9 +155,21 @@ def winner_pvalue(n1: int, n2: int) -> float:
 
 
 @lru_cache(maxsize=1 << 16)
-def coin_tail_at_most(count: int, trials: int, level: Fraction) -> bool:
-    """Whether Pr(Bin(trials, 1/2) >= count) <= level is proven."""
-    return binomial_tail(count, trials, Fraction(1, 2)) <= level
+def coin_threshold(trials: int, level: Fraction) -> int:
+    """The smallest count with Pr(Bin(trials, 1/2) >= count) <= level, proven; trials + 1 if there is none."""
+
+    def rare(count: int) -> bool:
+        return binomial_tail(count, trials, HALF) <= level
+
+    # Pr(>= count) = Pr(<= trials - count), and the lower quantile is accurate however small the level is.
+    guess = float(special.bdtrik(float(level), trials, 0.5))
+    count = trials - math.floor(guess) if 0 <= guess <= trials else trials + 1
+    if not 1e-6 < guess % 1 < 1 - 1e-6:
+        while count > 0 and rare(count - 1):
+            count -= 1
+    while not rare(count):
+        count += 1
+    return count
 
 
 def _checked(count: object, trials: int, alpha: Number) -> tuple[NDArray[np.int64], Fraction]:
@@ -177,10 +190,10 @@ def _lower(count: int, trials: int, level: Fraction) -> float:
     if count == 0:
         return 0.0
     guess = float(special.betaincinv(count, trials - count + 1, float(level)))
-    step = 0.0
+    step = 2.0**-52
     while step < 1:
         p = guess * (1 - step)
         if p < 1 and binomial_tail(count, trials, Fraction(p)) <= level:
             return p
-        step = max(2 * step, 2.0**-53)
+        step *= 2
     return 0.0

@@ -67,15 +67,12 @@ def _tail_series(count: int, trials: int, hit: int, miss: int) -> int:
     term = total = 1 << BITS
     for i in range(count, trials):
         up, down = (trials - i) * hit, (i + 1) * miss
-        if up < down and term * up <= (down - up) << (BITS - 64):
-            return total + _divide_up(term * up, down - up)
-        term = _divide_up(term * up, down)
+        scaled = term * up
+        if up < down and scaled <= (down - up) << (BITS - 64):
+            return total - -scaled // (down - up)
+        term = -(-scaled // down)
         total += term
     return total
-
-
-def _divide_up(numerator: int, denominator: int) -> int:
-    return -(-numerator // denominator)
 
 
 def _scale_down(value: int) -> int:

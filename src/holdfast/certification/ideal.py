@@ -30,12 +30,12 @@ from numpy.typing import ArrayLike, NDArray
 from holdfast.certification.bounds import (
     clopper_pearson_lower,
     clopper_pearson_upper,
-    coin_tail_at_most,
+    coin_threshold,
     hypergeometric_lower,
     hypergeometric_tail_above,
 )
 from holdfast.certification.certificate import ABSTAIN, Certificate
-from holdfast.certification.selection import POISONINGS, certified_level, radii, radius
+from holdfast.certification.selection import POISONINGS, radii, radius, sharpened_gap
 from holdfast.certification.tally import Number, check_alpha, check_counts, winners
 from holdfast.types import ConfigError, ThreatModelError
 
@@ -145,10 +145,10 @@ def certify_ideal(
     level = check_alpha(alpha) / (max(len(votes), 1) if simultaneous else 1)
     name = _resolve(method, votes.shape[1], distinct)
     bounded = _Bounded.of(votes, METHODS[name], level, population)
-    reached = _radii(bounded, name, scheme, attack, n, k, distinct)
+    reached = _radii(bounded, name, scheme, attack, n, k)
     return Certificate(
         kind=kind,
-        prediction=np.where(reached >= 0, bounded.label, ABSTAIN),
+        prediction=np.where(reached >= 0, np.argmax(votes, axis=1), ABSTAIN),
         radius=reached,
         alpha=float(alpha),
         method=_describe(name, scheme, poisoning, n, k, models, simultaneous),
@@ -159,54 +159,73 @@ def certify_ideal(
 
 @dataclass(frozen=True, eq=False)
 class _Bounded:
-    """Confidence bounds, once per distinct pair of counts: `where` maps inputs `[T]` to pairs `[U]`."""
+    """Confidence bounds, once per distinct pair of counts: `where` maps inputs `[T]` to `pairs [U, 2]`.
 
-    label: NDArray[np.int64]
+    A bound depends on one count: `low` on the winner's, `up` on the runner-up's (None if it is not looked at).
+    """
+
+    pairs: NDArray[np.int64]
     where: NDArray[np.intp]
-    low: list[Fraction]
-    up: list[Fraction]
+    low: dict[int, Fraction]
+    up: dict[int, Fraction] | None
     accepted: NDArray[np.bool_]
-
-    @property
-    def gaps(self) -> NDArray[np.float64]:
-        return np.array([float(low - up) for low, up in zip(self.low, self.up, strict=True)])
 
     @classmethod
     def of(cls, votes: NDArray[np.int64], method: _Method, level: Fraction, population: int | None) -> _Bounded:
         trials = int(votes[0].sum()) if len(votes) else 1
-        label = np.argmax(votes, axis=1)
         top_two = -np.partition(-votes, 1, axis=1)[:, :2]
         if method.up is None:
-            top_two[:, 1] = 0  # the runner-up's count is not looked at: one pair per count of the winner
-        pairs, where = np.unique(top_two, axis=0, return_inverse=True)
-        firsts, seconds = pairs[:, 0], pairs[:, 1]
+            top_two[:, 1] = 0  # one pair per count of the winner
+        codes, where = np.unique(top_two[:, 0] * (trials + 1) + top_two[:, 1], return_inverse=True)
+        pairs = np.stack(np.divmod(codes, trials + 1), axis=1)
         low_level = level * method.low
         if method is METHODS["bonferroni"]:
             low_level /= votes.shape[1]
-        low = _lower_bounds(firsts, trials, low_level, population)
-        up = [1 - bound for bound in low]
-        if method.up is not None:
-            runner_up = _upper_bounds(seconds, trials, level * method.up, population)
-            up = [min(pair) for pair in zip(up, runner_up, strict=True)]
+        low = _lower_bounds(pairs[:, 0], trials, low_level, population)
+        up = None if method.up is None else _upper_bounds(pairs[:, 1], trials, level * method.up, population)
         accepted = np.ones(len(pairs), dtype=bool)
         if method.test is not None:
             test = level * method.test
             for i, (first, second) in enumerate(pairs.tolist()):
                 accepted[i] = _winner_accepted(first, second, trials, test, method.up is not None, population)
-        return cls(label, where.ravel(), low, up, accepted)
+        return cls(pairs, where.ravel(), low, up, accepted)
+
+    def bounds(self, i: int) -> tuple[Fraction, Fraction]:
+        """The winner's lower and the rivals' upper bound for one pair, exactly."""
+        first, second = self.pairs[i].tolist()
+        low = self.low[first]
+        return low, 1 - low if self.up is None else min(self.up[second], 1 - low)
+
+    @property
+    def gaps(self) -> NDArray[np.float64]:
+        """`[U]`: lower minus upper bound, in floats."""
+        low = np.array([float(self.low[first]) for first in self.pairs[:, 0].tolist()])
+        if self.up is None:
+            return 2 * low - 1
+        up = np.array([float(self.up[second]) for second in self.pairs[:, 1].tolist()])
+        gaps: NDArray[np.float64] = low - np.minimum(up, 1 - low)
+        return gaps
 
 
-def _lower_bounds(counts: NDArray[np.int64], trials: int, level: Fraction, population: int | None) -> list[Fraction]:
+def _lower_bounds(
+    counts: NDArray[np.int64], trials: int, level: Fraction, population: int | None
+) -> dict[int, Fraction]:
+    distinct = np.unique(counts)
     if population is None:
-        return [Fraction(float(bound)) for bound in clopper_pearson_lower(counts, trials, level)]
-    found = {count: hypergeometric_lower(count, trials, population, level) for count in set(counts.tolist())}
-    return [Fraction(found[count], population) for count in counts.tolist()]
+        found = clopper_pearson_lower(distinct, trials, level).tolist()
+        return {count: Fraction(bound) for count, bound in zip(distinct.tolist(), found, strict=True)}
+    return {c: Fraction(hypergeometric_lower(c, trials, population, level), population) for c in distinct.tolist()}
 
 
-def _upper_bounds(counts: NDArray[np.int64], trials: int, level: Fraction, population: int | None) -> list[Fraction]:
+def _upper_bounds(
+    counts: NDArray[np.int64], trials: int, level: Fraction, population: int | None
+) -> dict[int, Fraction]:
     if population is None:
-        return [Fraction(float(bound)) for bound in clopper_pearson_upper(counts, trials, level)]
-    return [1 - bound for bound in _lower_bounds(trials - counts, trials, level, population)]
+        distinct = np.unique(counts)
+        found = clopper_pearson_upper(distinct, trials, level).tolist()
+        return {count: Fraction(bound) for count, bound in zip(distinct.tolist(), found, strict=True)}
+    mirrored = _lower_bounds(trials - counts, trials, level, population)
+    return {trials - count: 1 - bound for count, bound in mirrored.items()}
 
 
 def _winner_accepted(
@@ -216,20 +235,20 @@ def _winner_accepted(
     if population is not None:
         return not hypergeometric_tail_above(first, trials, population, population // 2, level)
     if against_runner_up:
-        return coin_tail_at_most(first, first + second, level / 2)
-    return coin_tail_at_most(first, trials, level)
+        return first >= coin_threshold(first + second, level / 2)
+    return first >= coin_threshold(trials, level)
 
 
-def _radii(
-    bounded: _Bounded, name: str, scheme: str, attack: str, n: int, k: int | Fraction, distinct: bool
-) -> NDArray[np.int64]:
+def _radii(bounded: _Bounded, name: str, scheme: str, attack: str, n: int, k: int | Fraction) -> NDArray[np.int64]:
+    def exact_gap(i: int) -> Fraction:
+        low, up = bounded.bounds(i)
+        return sharpened_gap(low, up, n, int(k), rivals=None, rounding=True) if rounding else low - up
+
     rounding = name == "as-published-ensemble" and scheme == "without" and attack in ("P3", "P4", "P5", "P6")
+    gaps = bounded.gaps
     if rounding:
-        pairs = zip(bounded.low, bounded.up, strict=True)
-        found = np.array([certified_level(low, up, n, int(k), rounding=True) for low, up in pairs], dtype=np.int64)
-    else:
-        found = radii(scheme, attack, n, k, bounded.gaps, lambda i: bounded.low[i] - bounded.up[i])
-    return np.where(bounded.accepted, found, ABSTAIN)[bounded.where]
+        gaps = np.array([float(exact_gap(i)) for i in range(len(gaps))])
+    return np.where(bounded.accepted, radii(scheme, attack, n, k, gaps, exact_gap), ABSTAIN)[bounded.where]
 
 
 def _certify_exhaustive(

@@ -199,16 +199,21 @@ def certified_level(
     low, up = check_fraction("p_low", p_low), check_fraction("p_up", p_up)
     if not 0 <= low <= 1 or not 0 <= up <= 1:
         raise ConfigError(f"p_low={p_low!r} and p_up={p_up!r} must lie in 0..1; they bound probabilities")
+    rivals = None if labels is None else check_integer("labels", labels, 2) - 1
+    return radius("without", "P3", n, k, sharpened_gap(low, up, n, k, rivals=rivals, rounding=rounding))
+
+
+def sharpened_gap(low: Fraction, up: Fraction, n: int, k: int, *, rivals: int | None, rounding: bool) -> Fraction:
+    """p_low - p_up after what `certified_level` does to them."""
     up = min(up, 1 - low)
     if rounding and min(k, n - k) <= MAX_ROUNDED_K:
         selections = math.comb(n, k)
         low = Fraction(math.ceil(low * selections), selections)
         up = Fraction(math.floor(up * selections), selections)
-    if labels is not None:
-        rivals = check_integer("labels", labels, 2) - 1
+    if rivals is not None:
         low = max(low, 1 - rivals * up)
         up = min(up, 1 - low)
-    return radius("without", "P3", n, k, low - up)
+    return low - up
 
 
 def max_rho(scheme: str, poisoning: str, n: int, k: int | Fraction) -> int | None:
