@@ -24,7 +24,8 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -57,24 +58,40 @@ OFFLINE = {
 }
 
 
+@dataclass(frozen=True)
+class Turn:
+    """One measurement: samples per processor-second and per second, and the share of one core's float32 peak."""
+
+    cpu_rate: float
+    wall_rate: float
+    of_peak: float
+
+
 @dataclass
 class Row:
-    """What one contender did on one network; one entry per turn."""
+    """What one contender did on one network; a turn is None where it failed, and `problem` says how."""
 
     network: str
     contender: str
-    cpu_rate: list[float] = field(default_factory=list)  # samples per processor-second
-    wall_rate: list[float] = field(default_factory=list)  # samples per second
-    peak: list[float] = field(default_factory=list)  # fraction of the float32 peak of one core
     version: str = ""
-    not_run: str = ""
+    turns: list[Turn | None] = field(default_factory=list)
+    problem: str = ""
 
     def add(self, rounds: float, cpu: float, wall: float, peak: float) -> None:
         """One turn: how many rounds, in how much time, at what peak of the machine."""
         samples = rounds * SAMPLES_PER_ROUND
-        self.cpu_rate.append(samples / cpu)
-        self.wall_rate.append(samples / wall)
-        self.peak.append(samples * flops_per_sample(self.network) / cpu / peak)
+        flops = samples * flops_per_sample(self.network)
+        self.turns.append(Turn(samples / cpu, samples / wall, flops / cpu / peak))
+
+    def fail(self, problem: str) -> None:
+        """A turn that did not work."""
+        self.turns.append(None)
+        self.problem = problem
+
+    def median(self, quantity: str) -> float | None:
+        """Over the turns that worked."""
+        values = [getattr(turn, quantity) for turn in self.turns if turn is not None]
+        return statistics.median(values) if values else None
 
 
 def plain_loop(name: str) -> Callable[[int], float]:
@@ -128,10 +145,9 @@ def measure_here(row: Row, run: Callable[[int], float], rounds: int, peak: float
 
 
 def measure_peer(row: Row, python: str | None, script: str, rounds: int, peak: float) -> None:
-    """One turn of a peer, in its own environment; a peer that fails once is not tried again."""
+    """One turn of a peer, in its own environment."""
     if python is None:
-        row.not_run = f"--{row.contender}-python was not given"
-    if row.not_run:
+        row.fail(f"--{row.contender}-python was not given")
         return
     command = [python, str(Path(__file__).parent / "peers" / script), row.network, "--rounds", str(rounds)]
     environment = os.environ | OFFLINE | {MARK: uuid.uuid4().hex}
@@ -139,8 +155,7 @@ def measure_peer(row: Row, python: str | None, script: str, rounds: int, peak: f
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=True)
         (line,) = [line for line in done.stdout.splitlines() if line.startswith('{"rounds"')]
     except (OSError, subprocess.SubprocessError, ValueError) as error:
-        words = getattr(error, "stderr", None) or str(error)
-        row.not_run = words.strip().splitlines()[-1]
+        row.fail((getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1])
         return
     told = json.loads(line)
     row.version = told["version"]
@@ -156,9 +171,7 @@ def compare(name: str, options: argparse.Namespace) -> list[Row]:
         "compiled": holdfast_rounds(name, "compiled", 2, 1),
         f"compiled, {cores} threads": holdfast_rounds(name, "compiled", 2 * cores, cores),
     }
-    rows = {
-        contender: Row(name, contender, version=f"torch {torch.__version__}") for contender in (*here, "flower", "pfl")
-    }
+    rows = {contender: Row(name, contender, version=_versions()) for contender in (*here, "flower", "pfl")}
     rounds = {contender: max(1, number // (4 if options.quick else 1)) for contender, number in ROUNDS[name].items()}
     rounds[f"compiled, {cores} threads"] = rounds["compiled"] * 2
     for run in here.values():
@@ -178,9 +191,10 @@ def ratios(rows: list[Row]) -> dict[str, dict[str, float]]:
     ours = next(row for row in rows if row.contender == "compiled")
     table = {}
     for row in rows:
-        if row.cpu_rate and row is not ours:
-            turns = [mine / theirs for mine, theirs in zip(ours.cpu_rate, row.cpu_rate, strict=True)]
-            table[row.contender] = {"median": statistics.median(turns), "low": min(turns), "high": max(turns)}
+        pairs = [(a, b) for a, b in zip(ours.turns, row.turns, strict=True) if a is not None and b is not None]
+        if pairs and row is not ours:
+            faster = [mine.cpu_rate / theirs.cpu_rate for mine, theirs in pairs]
+            table[row.contender] = {"median": statistics.median(faster), "low": min(faster), "high": max(faster)}
     return table
 
 
@@ -189,15 +203,15 @@ def show(name: str, rows: list[Row], table: dict[str, dict[str, float]]) -> None
     print(f"\n{name}: {flops_per_sample(name) / 1e6:.2f} MFLOP per sample, {SAMPLES_PER_ROUND} samples per round")
     print(f"{'contender':24}{'samples/cpu-s':>14}{'samples/s':>12}{'of peak':>9}   ours is faster per cpu-second by")
     for row in rows:
-        if row.not_run:
-            print(f"{row.contender:24}not run: {row.not_run}")
+        rates = [row.median(quantity) for quantity in ("cpu_rate", "wall_rate", "of_peak")]
+        if None in rates:
+            print(f"{row.contender:24}not run: {row.problem}")
             continue
         ratio = table.get(row.contender)
         by = f"{ratio['median']:.1f} ({ratio['low']:.1f}-{ratio['high']:.1f})" if ratio else ""
         aim = AIMS[name].get(row.contender)
         by += f"   aim {aim}" if aim else ""
-        rates = f"{statistics.median(row.cpu_rate):14,.0f}{statistics.median(row.wall_rate):12,.0f}"
-        print(f"{row.contender:24}{rates}{statistics.median(row.peak):9.0%}   {by}")
+        print(f"{row.contender:24}{rates[0]:14,.0f}{rates[1]:12,.0f}{rates[2]:9.0%}   {by}", flush=True)
 
 
 def main() -> None:
@@ -217,11 +231,21 @@ def main() -> None:
         rows = compare(name, options)
         table = ratios(rows)
         show(name, rows, table)
-        results[name] = {"rows": [vars(row) for row in rows], "faster_by": table, "aims": AIMS[name]}
+        results[name] = {"rows": [asdict(row) for row in rows], "faster_by": table, "aims": AIMS[name]}
+        write(options, results)
+
+
+def write(options: argparse.Namespace, results: dict[str, object]) -> None:
+    """All that was measured so far."""
     machine = {"processor": _processor(), "cores": len(os.sched_getaffinity(0)), "python": platform.python_version()}
+    machine |= {"load_average": os.getloadavg()[0], "peak_gflops_per_core": peak_flops() / 1e9}
     options.json.parent.mkdir(parents=True, exist_ok=True)
     content = {"machine": machine, "quick": options.quick, "turns": options.turns, "networks": results}
     options.json.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _versions() -> str:
+    return ", ".join(f"{package} {version(package)}" for package in ("holdfast", "torch", "numba"))
 
 
 def _processor() -> str:
