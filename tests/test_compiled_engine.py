@@ -93,6 +93,25 @@ def test_one_step_is_what_autograd_computes(architecture, batch_size, seed):
     assert np.linalg.norm(found - wanted) <= 1e-4 * np.linalg.norm(wanted - start) + 1e-6
 
 
+@pytest.mark.parametrize("layers", [[nn.ReLU(), nn.MaxPool2d(2)], [nn.MaxPool2d((3, 2)), nn.ReLU()], [nn.MaxPool2d(2)]])
+def test_of_equal_values_the_first_wins_as_in_torch(layers):
+    """With zero weights all places of a window are equal, but they look at different parts of the image."""
+
+    def factory():
+        return nn.Sequential(nn.Conv2d(2, 4, 3), *layers, nn.Flatten(), nn.LazyLinear(3))
+
+    module = factory()
+    module(torch.zeros(1, 2, 9, 12))
+    trainer, x, y, rows = small_trainer(factory=lambda: module, rounds=1, local_steps=1)
+    start = trainer.init([0])
+    start[0, trainer.layout["0.weight"]] = 0
+    start[0, trainer.layout["0.bias"]] = [0.5, 0.0, -0.5, 2.0]
+    wanted = plain_fedavg(
+        lambda: module, x, y, rows, trainer.fedavg, seed=1, params=start, model_ids=[0], members=[[3]]
+    )
+    assert distance(trainer.run(start, [0], [[3]]), wanted, start) < 1e-4
+
+
 CASES = {
     "logistic": ("logistic", (20,), 4, 32),
     "digits": ("mlp", (1, 8, 8), 10, 20),
