@@ -4,7 +4,7 @@ Ten participants train a 64-32-10 network on scikit-learn's digits, five local s
 four of them collude and craft their upload at every step from the honest uploads of that step.
 """
 
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -51,6 +51,11 @@ def sgd_step(models, x, y):
         return models - LR * np.concatenate([part.reshape(len(models), -1) for part in parts], axis=1)
 
 
+def after(rule, state, rows):
+    """What an attacker who knows the rule and its memory can compute."""
+    return rule.aggregate(rows, state=state, layout=LAYOUT).value
+
+
 def error_after(rule, attack=None, *, seed=0, only_when_syncing=False):
     """Test error of the global model after SYNCS syncing points."""
     x, y, test_x, test_y = digits()
@@ -66,7 +71,8 @@ def error_after(rule, attack=None, *, seed=0, only_when_syncing=False):
             updates = models - base
             if attack is not None and (step == TAU or not only_when_syncing):
                 own, honest = updates[N - F :].copy(), updates[: N - F]
-                updates[N - F :] = attack(honest, F, own=own, reference=base, rng=rng, layout=LAYOUT)
+                known = partial(after, rule, state)
+                updates[N - F :] = attack(honest, F, own=own, reference=base, rng=rng, layout=LAYOUT, rule=known)
             if step < TAU and watched:
                 state = rule.lookahead(updates, state=state, layout=LAYOUT)
         result = rule.aggregate(updates, state=state, layout=LAYOUT)
@@ -110,3 +116,11 @@ def test_far_too_long_updates_need_the_clip():
     open_hole = error_after(make_rule("romoa", preset="paper-momentum"), attack)
     closed = error_after(make_rule("romoa", preset="paper-momentum", clip=2.0), attack)
     assert closed < 0.15 < open_hole
+
+
+@pytest.mark.slow
+def test_an_opponent_who_knows_rule_and_memory_slows_learning_but_does_not_stop_it():
+    """It destroys the published rule; against cap and clip it halves the steps and no more."""
+    attack = make_attack("adaptive", aim="romoa", grid=12, refine=4, cosines=(-1.0, 0.0, 0.6, 0.9, 1.0))
+    assert error_after(make_rule("romoa", elementwise=False), attack) < 0.15
+    assert error_after(make_rule("romoa", preset="paper-momentum", elementwise=False), attack) > 0.6

@@ -162,28 +162,45 @@ class TestStreaming:
         assert set(state.indices) <= set(range(25))
         assert state.elements.shape == (8, len(state.indices))
 
-    def test_sparse_memory_is_the_dense_one(self):
+    @pytest.mark.parametrize("preset", PRESETS)
+    def test_sparse_memory_is_the_dense_one(self, preset):
         """The same steps with dense arrays, written out."""
-        rule, state = Romoa(select_ratio=0.1), None
-        factors = np.full((8, 60), 1 / 8)
-        for step in range(5):
-            rows = uploads(step, d=60)
+        rule, state = Romoa(preset, select_ratio=0.02), None
+        factors = np.full((8, 300), 1 / 8)
+        for step in range(8):
+            rows = uploads(step, d=300)
             state = rule.lookahead(rows, state=state)
-            mean = rows.mean(axis=0)
-            cosine = rows @ mean / np.linalg.norm(rows, axis=1) / np.linalg.norm(mean)
-            pearson = np.array([np.corrcoef(row, mean)[0, 1] for row in rows])
-            score = np.zeros((8, 60))
-            for values in (cosine, pearson):
-                center, half = majority_window(values)
-                score = np.minimum(score, (-np.abs(values - center) / max(half, 0.01))[:, None])
             chosen = sorted({int(w) for row in rows for w in np.argsort(-np.abs(row), kind="stable")[:6]})
-            part = rows[:, chosen] * mean[chosen]
-            part /= (np.linalg.norm(rows[:, chosen], axis=1) * np.linalg.norm(mean[chosen]))[:, None]
-            center, _ = majority_window(part)
-            score[:, chosen] = np.minimum(score[:, chosen], -np.abs(part - center))
-            weights = np.exp(score) / np.exp(score).sum(axis=0)
-            factors = 0.5 * weights + 0.5 * factors
+            score = dense_scores(rows, chosen, PRESETS[preset])
+            weights = np.exp(PRESETS[preset]["sharpness"] * score)
+            factors = 0.5 * weights / weights.sum(axis=0) + 0.5 * factors
             np.testing.assert_allclose(dense(state), factors, rtol=1e-9)
+
+
+def dense_scores(rows, chosen, preset):
+    """Least score of every participant at every parameter, from the definitions."""
+    mean = rows.mean(axis=0)
+    norms = np.linalg.norm(rows, axis=1) * np.linalg.norm(mean)
+    cosine = rows @ mean / norms
+    if preset["pearson"] == "printed":
+        pearson = cosine / (rows.std(axis=1) * mean.std())
+    else:
+        pearson = np.array([np.corrcoef(row, mean)[0, 1] for row in rows])
+
+    def distance(values):
+        center, half = majority_window(values)
+        away = values - center if preset["sided"] == "one" else -np.abs(values - center)
+        return away, max(half.max(), 0.01) if preset["units"] == "window" else 1.0
+
+    whole = np.full(len(rows), np.inf)
+    for values in (cosine, pearson):
+        away, unit = distance(values)
+        whole = np.minimum(whole, np.maximum(away / unit, -50.0 if preset["units"] == "window" else -np.inf))
+    score = np.tile(np.minimum(whole, 0.0)[:, None], rows.shape[1])
+    part = rows[:, chosen] * mean[chosen]
+    part /= (np.linalg.norm(rows[:, chosen], axis=1) * np.linalg.norm(mean[chosen]))[:, None]
+    score[:, chosen] = np.minimum(whole[:, None], distance(part)[0])
+    return score
 
 
 class TestHostileUploads:
@@ -260,6 +277,14 @@ class TestSampling:
         again = rule.lookahead(rows[[3, 0, 5]], state=state, clients="dax")
         assert again.clients == tuple("abcdefghx")
         np.testing.assert_array_equal(again.factors("b"), state.factors("b"))  # not in the sample: unchanged
+        sampled = np.array([again.factors(client) for client in "dax"])
+        np.testing.assert_allclose(sampled.sum(axis=0), 1.0, rtol=1e-12)
+
+    def test_shares_of_a_sample_sum_to_one_at_every_parameter(self):
+        rule = Romoa()
+        state = rule.lookahead(uploads(), clients="abcdefgh")
+        again = rule.lookahead(uploads(1, n=3), state=state, clients="dax")
+        assert len(again.indices) > 0
         sampled = np.array([again.factors(client) for client in "dax"])
         np.testing.assert_allclose(sampled.sum(axis=0), 1.0, rtol=1e-12)
 
