@@ -23,6 +23,23 @@ def check_keys(given: Iterable[str], known: Iterable[str], where: str) -> None:
     names = sorted(known)
     for key in given:
         if key not in names:
-            close = get_close_matches(str(key), names, n=1, cutoff=0.5)
-            hint = f"did you mean {close[0]!r}?" if close else f"it takes {', '.join(names)}"
-            raise ConfigError(f"{where} has no key {key!r}; {hint}")
+            raise ConfigError(f"{where} has no key {key!r}; {_hint(str(key), names)}")
+
+
+def check_name(name: str, known: Iterable[str], what: str) -> None:
+    """Refuse a name that is not known.
+
+    Example:
+        >>> check_name("stelth", ["stealth", "blend"], "wrapper")
+        Traceback (most recent call last):
+            ...
+        holdfast.types.ConfigError: unknown wrapper 'stelth'; did you mean 'stealth'?
+    """
+    names = sorted(known)
+    if name not in names:
+        raise ConfigError(f"unknown {what} {name!r}; {_hint(name, names)}")
+
+
+def _hint(wrong: str, names: list[str]) -> str:
+    close = get_close_matches(wrong, names, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"it is one of {', '.join(names)}"

@@ -34,7 +34,7 @@ from holdfast.attacks import (
 from holdfast.data import Dataset
 from holdfast.data.loan import OPENINTRO_COLUMNS
 from holdfast.experiments.attacked import Description, named
-from holdfast.experiments.naming import check_keys
+from holdfast.experiments.naming import check_keys, check_name
 from holdfast.types import ConfigError
 
 Array = NDArray[Any]
@@ -147,8 +147,7 @@ class _Pending:
 def _parts(description: Description) -> tuple[Any, ModelAttack, Any]:
     """The attack on the data (None, an attack, or a pending one), the one on the model, and the behavior."""
     name, params = named(description, "attack")
-    if name not in NAMES:
-        check_keys((name,), NAMES, "the list of attacks")
+    check_name(name, NAMES, "attack")
     structure = {key: params.pop(key) for key in STRUCTURE if key in params}
     whole = _whole(name, params)
     data, model = whole.data, whole.model
@@ -184,8 +183,7 @@ def _whole(name: str, params: dict[str, Any]) -> Adversary:
 
 
 def _data_attack(name: str, params: dict[str, Any]) -> Any:
-    if name not in DATA_ATTACKS:
-        check_keys((name,), DATA_ATTACKS, "the list of attacks on the data")
+    check_name(name, DATA_ATTACKS, "attack on the data")
     params = {key: _tuples(value) for key, value in params.items()}
     if name in ("label-flip", "pixel-backdoor") or (name == "all-label-flip" and "n_labels" in params):
         return make(name, **params)
@@ -198,8 +196,7 @@ def _data_attack(name: str, params: dict[str, Any]) -> Any:
 
 
 def _wrapped(model: ModelAttack, name: str, params: dict[str, Any]) -> ModelAttack:
-    if name not in WRAPPERS:
-        check_keys((name,), WRAPPERS, "the list of wrappers")
+    check_name(name, WRAPPERS, "wrapper")
     made: ModelAttack = make(name, attack=model, **{key: _tuples(value) for key, value in params.items()})
     return made
 
@@ -209,7 +206,7 @@ def _fields(adversary: Adversary) -> list[str]:
     found: list[str] = []
     model: Any = adversary.model
     while model is not None:
-        found += [item.name for item in dataclasses.fields(model) if item.name not in ("attack", "knowledge")]
+        found += [item.name for item in dataclasses.fields(model) if item.name != "attack"]
         model = getattr(model, "attack", None)
     return found
 

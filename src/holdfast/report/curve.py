@@ -17,9 +17,6 @@ def curve_text(name: str, values: Sequence[float], *, width: int = 60, height: i
         accuracy
         100% ┤   █
              │ ▄██
-        >>> print(curve_text("accuracy", [0.0, 0.25, 0.5, 1.0], height=1))
-        accuracy
-        100% ┤ ▂▄█
     """
     shares = np.nan_to_num(np.clip(np.asarray(values, dtype=np.float64), 0.0, 1.0))
     columns = np.array([part.mean() for part in np.array_split(shares, min(width, len(shares)))])
