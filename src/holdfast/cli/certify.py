@@ -111,10 +111,18 @@ def certify(
 
 def recertify(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    kind: Annotated[list[str] | None, typer.Option(help="deployed, secret, ideal; repeat. Default: all valid.")] = None,
+    kind: Annotated[
+        list[str] | None, typer.Option(help="deployed, secret, ideal, data; repeat. Default: all valid.")
+    ] = None,
     alpha: Annotated[float, typer.Option(help="Failure probability of secret and ideal certificates.")] = 0.001,
     bound: Annotated[str, typer.Option(help="Bound of deployed: degree, lp, exact.")] = "degree",
-    method: Annotated[str, typer.Option(help="Confidence method of ideal.")] = "auto",
+    method: Annotated[str, typer.Option(help="Confidence method of ideal and data.")] = "auto",
+    poisoning: Annotated[
+        str, typer.Option(help="P1 insert, P2 delete, P3 modify, P4 to P6 mixtures; ideal and data only.")
+    ] = "P3",
+    perspective: Annotated[
+        str, typer.Option(help="clean: votes from before the attack. observed: they may be from after it.")
+    ] = "clean",
     partitions: Annotated[
         int | None, typer.Option(help="Use only the first so many partitions of a partitions run.")
     ] = None,
@@ -124,9 +132,18 @@ def recertify(
     """Collect the options and run the job."""
     from holdfast.experiments.recertify import recertify_run
 
-    _show(
-        recertify_run(run, kinds=kind, alpha=alpha, bound=bound, method=method, partitions=partitions, out=out), as_json
+    result = recertify_run(
+        run,
+        kinds=kind,
+        alpha=alpha,
+        bound=bound,
+        method=method,
+        poisoning=poisoning,
+        perspective=perspective,
+        partitions=partitions,
+        out=out,
     )
+    _show(result, as_json)
 
 
 def plan(

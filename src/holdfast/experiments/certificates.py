@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +16,45 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from holdfast.certification import Certificate, certify_deployed, certify_ideal, certify_secret
-from holdfast.ensemble import Votes
+from holdfast.certification.selection import POISONINGS
+from holdfast.ensemble import Design, Votes
 from holdfast.files import write_atomically
 from holdfast.types import ConfigError
 
-KINDS = ("deployed", "secret", "ideal")
+KINDS = ("deployed", "secret", "ideal", "data")
+CLIENTS, EXAMPLES = "clients", "training examples"
+"""What a design selects, and so what m counts."""
+SCHEMES = {"random": "without", "exhaustive": "without", "replacement": "with", "binomial": "binomial"}
+"""The selection scheme behind each design whose models are independent draws (or all there are)."""
 
 
-def kinds_for(votes: Votes, kinds: Sequence[str] | None) -> tuple[str, ...]:
-    """The kinds asked for, in fixed order; one whose proof does not cover the design is refused with the reason."""
-    allowed = votes.design.certificates
-    if kinds is None:
-        return tuple(kind for kind in KINDS if kind in allowed)
-    for kind in kinds:
+def unit_of(votes: Votes) -> str:
+    """What the design of these votes selects."""
+    return str(votes.facts.get("unit", CLIENTS))
+
+
+def kinds_for(design: Design, unit: str, kinds: Sequence[str] | None = None, poisoning: str = "P3") -> tuple[str, ...]:
+    """The kinds asked for, in fixed order; one whose proof does not cover design or poisoning is refused with why."""
+    if poisoning not in POISONINGS:
+        raise ConfigError(f"poisoning {poisoning!r} is not one of {', '.join(POISONINGS)}")
+    ideal = "data" if unit == EXAMPLES else "ideal"
+    covered = [ideal if kind == "ideal" else kind for kind in design.certificates]
+    allowed = [kind for kind in covered if poisoning == "P3" or kind == ideal]
+    for kind in kinds or ():
         if kind not in KINDS:
             raise ConfigError(f"kind {kind!r} is not one of {', '.join(KINDS)}")
-        if kind not in allowed:
+        if kind not in covered:
             raise ConfigError(
-                f"kind {kind!r} does not hold for votes of a {votes.design.kind} design; it allows {', '.join(allowed)}"
+                f"kind {kind!r} does not hold for votes of a {design.kind} design; it allows {', '.join(covered)}"
             )
-    return tuple(kind for kind in KINDS if kind in kinds)
+        if kind not in allowed:
+            raise ConfigError(f"kind {kind!r} covers modification (P3) only, not poisoning {poisoning}; leave it out")
+    if not allowed:
+        raise ConfigError(
+            f"poisoning {poisoning} is not covered by a {design.kind} design, whose certificates "
+            f"({', '.join(covered)}) hold for modification (P3) only; independent selections cover it"
+        )
+    return tuple(kind for kind in KINDS if kind in (kinds or allowed))
 
 
 def certify_votes(
@@ -44,32 +64,70 @@ def certify_votes(
     kinds: Sequence[str] | None = None,
     bound: str = "degree",
     method: str = "auto",
+    poisoning: str = "P3",
+    perspective: str = "clean",
 ) -> list[Certificate]:
     """Every certificate that the design of the votes allows, strongest promise first.
 
     Args:
         votes: the votes `[N, T]` with their design.
-        alpha: failure probability of `secret` (once for all inputs) and `ideal` (shared by all inputs).
-        kinds: which kinds; None takes all that the design allows.
+        alpha: failure probability of `secret` (once for all inputs), and of `ideal` and `data` (shared by all inputs).
+        kinds: which kinds; None takes all that the design and the poisoning allow.
         bound: bound of `deployed`: "degree", "lp" or "exact".
-        method: confidence method of `ideal`.
+        method: confidence method of `ideal` and `data`.
+        poisoning: what the malicious may do: "P1" insert, "P2" delete, "P3" modify, "P4" to "P6" mixtures. The
+            certificates of the trained models themselves cover P3 only: the others change who is selected.
+        perspective: "clean": the votes are from before the attack; "observed": they may be from after it.
     """
     design, n_labels = votes.design, votes.n_labels
     if not 0 < alpha < 1:
         raise ConfigError(f"alpha = {alpha} must be inside (0, 1), for example 0.001")
     made = []
-    for kind in kinds_for(votes, kinds):
+    for kind in kinds_for(design, unit_of(votes), kinds, poisoning):
         if kind == "deployed":
             made.append(certify_deployed(votes.votes, design.membership, n_labels, bound=bound))
         elif kind == "secret":
             n = design.n if design.kind == "random" else None
             made.append(certify_secret(votes.votes, design.group_sizes, design.repeats, n_labels, alpha=alpha, n=n))
         else:
-            exact = design.kind == "exhaustive"
-            made.append(
-                certify_ideal(votes.counts(), n=design.n, k=design.k, alpha=alpha, method=method, exhaustive=exact)
-            )
-    return made
+            if method == "auto" and votes.facts.get("outputs") == 2:
+                method = "split"  # two-phase classifiers: whatever the label, only one other is possible
+            settings: dict[str, str] = {"method": method, "poisoning": poisoning, "perspective": perspective}
+            made.append(certify_counts(votes.counts(), design, alpha=alpha, kind=kind, **settings))
+    return [_reword(certificate, unit_of(votes)) for certificate in made]
+
+
+def certify_counts(
+    counts: NDArray[np.int64],
+    design: Design,
+    *,
+    alpha: float,
+    method: str = "auto",
+    poisoning: str = "P3",
+    perspective: str = "clean",
+    kind: str = "data",
+) -> Certificate:
+    """The certificate of the vote over all selections, whichever scheme drew these."""
+    return certify_ideal(
+        counts,
+        n=design.n,
+        k=design.expected_size,
+        alpha=alpha,
+        method=method,
+        scheme=SCHEMES[design.kind],
+        poisoning=poisoning,
+        perspective=perspective,
+        exhaustive=design.kind == "exhaustive",
+        kind=kind,
+    )
+
+
+def _reword(certificate: Certificate, unit: str) -> Certificate:
+    """The assumptions in terms of the unit."""
+    if unit == CLIENTS:
+        return certificate
+    told = tuple(text.replace("clients", unit).replace("client", unit[:-1]) for text in certificate.assumptions)
+    return replace(certificate, assumptions=told)
 
 
 def certificate_table(votes: Votes, certificates: Sequence[Certificate]) -> pd.DataFrame:

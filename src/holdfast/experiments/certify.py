@@ -1,7 +1,8 @@
-"""`holdfast certify`: train an ensemble of federated models on groups of clients, vote, certify every test input.
+"""`holdfast certify` and `certify-data`: train an ensemble, vote, certify every test input.
 
-data → partition → design → models and votes → certificates → report; every stage is a file in the run's folder, so an
-interrupted run goes on where it stopped and everything right of the votes can be done again from the votes.
+The models train on groups of clients or on selections of training examples. data → partition → design → models and
+votes → certificates → report; every stage is a file in the run's folder, so an interrupted run goes on where it
+stopped and everything right of the votes can be done again from the votes.
 """
 
 from __future__ import annotations
@@ -19,30 +20,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.ensemble import Design, VoteLog, Votes, make_design
+from holdfast.ensemble import Design, VoteLog, Votes
 from holdfast.experiments import run as runs
-from holdfast.experiments.certificates import certify_votes, save_certificates
+from holdfast.experiments.certificates import CLIENTS, certify_votes, kinds_for, save_certificates
 from holdfast.experiments.events import Events, Silent
-from holdfast.experiments.federation import CertifyConfig, Federation, load_federation
-from holdfast.experiments.plan import plan_table
 from holdfast.experiments.recertify import load_votes
 from holdfast.experiments.result import CertifyResult, build_content
 from holdfast.experiments.run import Run
+from holdfast.experiments.study import SECOND_PHASE, Extra, Study, StudyConfig, Task, Workshop
 from holdfast.report.figures import save_report_figures
 from holdfast.report.page import write_page
-from holdfast.training import Trainer, make_trainer, model_factory
 from holdfast.training.batches import derive_seed
 from holdfast.training.ensemble import Progress, train_ensemble, train_single, training_fingerprint
 from holdfast.types import ArtifactError, ConfigError
 
-JOB = "certify"
-
 
 def certify_run(
-    config: CertifyConfig,
+    config: StudyConfig,
     out: Path,
     *,
     alpha: float = 0.001,
+    poisoning: str = "P3",
+    perspective: str = "clean",
     seed: str | None = None,
     resume: bool = False,
     given: Mapping[str, Any] | None = None,
@@ -55,9 +54,11 @@ def certify_run(
     """Run, or continue, one certified ensemble; the folder `out` holds every stage.
 
     Args:
-        config: what to train on whom.
+        config: what to train on whom: a `CertifyConfig` (clients) or an `ExamplesConfig` (training examples).
         out: the run's folder; one that holds a run already is never overwritten.
-        alpha: failure probability of `secret` and `ideal` certificates.
+        alpha: failure probability of `secret`, `ideal` and `data` certificates.
+        poisoning: what the malicious may do, "P1" to "P6"; see `certify_votes`.
+        perspective: "clean" or "observed"; see `certify_votes`.
         seed: everything random follows from it; a fresh 256-bit secret when None.
         resume: continue the run in `out` with its own configuration, or start it if there is none.
         given: with `resume`, the options to compare with the run's own; others are taken from the run.
@@ -77,64 +78,33 @@ def certify_run(
         raise ConfigError(f"alpha = {alpha} must be inside (0, 1), for example 0.001")
     continued = resume and Run(Path(out)).manifest_path.exists()
     if continued:
-        run = runs.resume(Path(out), JOB, given or {})
-        config = _stored_config(run)
+        run = runs.resume(Path(out), config.job, given or {})
+        config = _stored_config(config, run)
         seed = str(run.secret()["seed"]) if seed is None else seed
     else:
         seed = secrets.token_hex(32) if seed is None else str(seed)
     master = int.from_bytes(hashlib.sha256(b"holdfast training\0" + seed.encode()).digest()[:16], "big")
-    federation = load_federation(config, seed=derive_seed(master, "partition"))
-    design = make_design(config.design, n=len(federation.untrusted), k=config.k, n_models=config.models, seed=seed)
-    trainer = _trainer(config, federation, master, engine, device, threads)
-    data_hash = federation.dataset.fingerprint()
+    study = config.study(seed=derive_seed(master, "partition"))
+    design = study.design(seed)
+    kinds_for(design, study.facts().get("unit", CLIENTS), poisoning=poisoning)  # refuses before anything is trained
+    outlook = study.outlook(design, alpha)
+    task = study.task(design, Workshop(engine, device, threads), seed=derive_seed(master, "training"))
+    data_hash = study.dataset.fingerprint()
     if continued:
         _check_same(run, design, data_hash)
     else:
-        run = _start(Path(out), config, federation, design, seed, data_hash)
-    plan = plan_table(
-        n=design.n,
-        k=design.k,
-        n_models=design.n_models,
-        n_inputs=len(federation.dataset.y_test),
-        n_labels=federation.dataset.n_labels,
-        alpha=alpha,
-        design=design.kind,
-    )
-    events.note(plan.text())
-    votes = _train(run, config, federation, design, trainer, keep_models, events)
-    return _finish(run, federation, votes, alpha, events)
+        run = _start(Path(out), config, study, design, seed, data_hash)
+    events.note(outlook)
+    votes = _train(run, study, design, task, keep_models, events)
+    return _finish(run, study, votes, alpha, poisoning, perspective, events)
 
 
-def _trainer(
-    config: CertifyConfig, federation: Federation, master: int, engine: str, device: str, threads: int | None
-) -> Trainer:
-    dataset = federation.dataset
-    name = config.model or default_model(config.data)
-    factory = model_factory(name, dataset.x_train.shape[1:], dataset.n_labels)
-    return make_trainer(
-        factory,
-        dataset.x_train,
-        dataset.y_train,
-        federation.partition,
-        config.fedavg(),
-        seed=derive_seed(master, "training"),
-        engine=engine,  # type: ignore[arg-type]  # checked there
-        device=device,
-        threads=threads,
-    )
-
-
-def default_model(data: str) -> str:
-    """The model a data set is trained with unless another is asked for."""
-    return {"mnist": "cnn", "har": "har"}.get(data, "mlp")
-
-
-def _start(out: Path, config: CertifyConfig, federation: Federation, design: Design, seed: str, data_hash: str) -> Run:
-    dataset = federation.dataset
+def _start(out: Path, config: StudyConfig, study: Study, design: Design, seed: str, data_hash: str) -> Run:
+    dataset = study.dataset
     return runs.start(
         out,
-        JOB,
-        asdict(config),
+        config.job,
+        asdict(config),  # type: ignore[call-overload]  # every configuration is a dataclass
         {"seed": seed, "meaning": "draws the assignment and all training; keep it from clients, reveal it for audit"},
         command=shlex.join(["holdfast", *sys.argv[1:]]),
         data={
@@ -151,9 +121,10 @@ def _start(out: Path, config: CertifyConfig, federation: Federation, design: Des
     )
 
 
-def _stored_config(run: Run) -> CertifyConfig:
+def _stored_config(config: StudyConfig, run: Run) -> StudyConfig:
+    """The configuration a run was started with, of the kind of the one given now."""
     stored = run.manifest()["config"]
-    return CertifyConfig(**{**stored, "trusted": tuple(stored["trusted"])})
+    return type(config)(**{name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()})
 
 
 def _check_same(run: Run, design: Design, data_hash: str) -> None:
@@ -169,63 +140,75 @@ def _check_same(run: Run, design: Design, data_hash: str) -> None:
         )
 
 
-def _train(
-    run: Run,
-    config: CertifyConfig,
-    federation: Federation,
-    design: Design,
-    trainer: Trainer,
-    keep_models: bool,
-    events: Events,
-) -> Votes:
+def _train(run: Run, study: Study, design: Design, task: Task, keep_models: bool, events: Events) -> Votes:
     """Train what is missing; the votes are sealed once all models are there."""
     if "votes_sha256" in run.manifest():
         return load_votes(run)
-    dataset = federation.dataset
-    members = federation.members(design)
+    dataset, trainer = study.dataset, task.trainer
     began = time.monotonic()
-    fingerprint = training_fingerprint(
-        trainer,
-        members,
-        dataset.x_train,
-        dataset.y_train,
-        dataset.x_test,
-        federation.partition.offsets,
-        federation.partition.indices,
-    )
+    fingerprint = training_fingerprint(trainer, task.members, *task.arrays)
 
     def tell(stage: str) -> Progress:
         return lambda done, total, left: events.progress(stage, done, total, left)
 
-    def accuracy(stage: str, clients: NDArray[np.int64]) -> float:
-        folder = run.path / stage
-        params = train_single(trainer, clients, run_dir=folder, run=fingerprint, on_progress=tell(f"{stage} model"))
-        return float((trainer.predict(params[None], dataset.x_test)[0] == dataset.y_test).mean())
+    def answers(stage: str, extra: Extra | None) -> NDArray[np.int64] | None:
+        """The labels that one model beside the ensemble gives."""
+        if extra is None:
+            return None
+        same = extra.trainer is trainer
+        belongs_to = fingerprint if same else training_fingerprint(extra.trainer, [extra.holders], *extra.arrays)
+        params = train_single(
+            extra.trainer,
+            extra.holders,
+            run_dir=run.path / stage,
+            run=belongs_to,
+            on_progress=tell(f"{stage} model"),
+        )
+        return np.asarray(extra.labels[extra.trainer.predict(params[None], dataset.x_test)[0]])
 
-    store = VoteLog(run.path / "log", len(dataset.y_test), dataset.n_labels, fingerprint)
-    labels = train_ensemble(
-        trainer, members, dataset.x_test, store, run_dir=run.path, keep_models=keep_models, on_progress=tell("models")
+    second = answers("second-phase", task.second)
+    store = VoteLog(run.path / "log", len(dataset.y_test), len(task.labels), fingerprint)
+    rows = train_ensemble(
+        trainer,
+        task.members,
+        dataset.x_test,
+        store,
+        run_dir=run.path,
+        keep_models=keep_models,
+        on_progress=tell("models"),
     )
-    results: dict[str, float] = {}
-    if config.baseline:
-        everyone = np.arange(federation.partition.n, dtype=np.int64)
-        results["single_fedavg_accuracy"] = accuracy("single", everyone)
-    if len(federation.trusted):
-        results["trusted_only_accuracy"] = accuracy("trusted", federation.trusted)
-    votes = Votes(labels, design.without_seed(), dataset.n_labels, dataset.y_test, facts={"data": dataset.name})
+    single = answers("single", task.single)
+    trusted = second if second is not None else answers("trusted", task.trusted)
+    results = {
+        name: float((found == dataset.y_test).mean())
+        for name, found in (("single_fedavg_accuracy", single), ("trusted_only_accuracy", trusted))
+        if found is not None
+    }
+    labels = final_labels(rows, task.labels, second)
+    votes = Votes(labels, design.without_seed(), dataset.n_labels, dataset.y_test, facts=study.facts())
     votes.save(run.votes_path)
     timings = {"training this session": time.monotonic() - began}
     run.update(votes_sha256=votes.source, results=results, timings=timings, engine=trainer.engine)
     return votes
 
 
-def _finish(run: Run, federation: Federation, votes: Votes, alpha: float, events: Events) -> CertifyResult:
+def final_labels(
+    outputs: NDArray[Any], labels: NDArray[np.int64], second: NDArray[np.int64] | None
+) -> NDArray[np.uint32]:
+    """The data set's labels behind models' outputs `[..., T]`; the second phase `[T]` tells trusted classes apart."""
+    found = labels[outputs]
+    return (found if second is None else np.where(found == SECOND_PHASE, second, found)).astype(np.uint32)
+
+
+def _finish(
+    run: Run, study: Study, votes: Votes, alpha: float, poisoning: str, perspective: str, events: Events
+) -> CertifyResult:
     began = time.monotonic()
-    certificates = certify_votes(votes, alpha=alpha)
+    certificates = certify_votes(votes, alpha=alpha, poisoning=poisoning, perspective=perspective)
     save_certificates(run.certificates_path, votes, certificates)
     timings = {**run.manifest().get("timings", {}), "certification": time.monotonic() - began}
     run.update(timings=timings, assumptions={c.kind: list(c.assumptions) for c in certificates})
-    dataset = federation.dataset
+    dataset = study.dataset
     images = dataset.x_test if dataset.image_shape is not None else None
     content = build_content(votes, certificates, run.manifest(), run=run.path, images=images)
     write_page(content, run.report_path, overwrite=True)

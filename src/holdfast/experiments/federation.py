@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from holdfast import data as data_module
 from holdfast.data import Dataset, Partition
-from holdfast.ensemble import Design
-from holdfast.training import FedAvg, preset
+from holdfast.ensemble import Design, make_design
+from holdfast.experiments.plan import plan_table
+from holdfast.experiments.study import Extra, Task, Workshop
+from holdfast.training import FedAvg, model_factory, preset
 from holdfast.types import ConfigError
 
 
@@ -54,6 +58,15 @@ class CertifyConfig:
     baseline: bool = True
     test_inputs: int | None = None
 
+    @property
+    def job(self) -> str:
+        """The command."""
+        return "certify"
+
+    def study(self, *, seed: int) -> Federation:
+        """The federation that follows from this configuration."""
+        return load_federation(self, seed=seed)
+
     def fedavg(self) -> FedAvg:
         """The training hyper-parameters: the preset, with what was overridden."""
         given = {name: getattr(self, name) for name in ("rounds", "local_steps", "batch_size", "lr")}
@@ -64,10 +77,57 @@ class CertifyConfig:
 class Federation:
     """The simulated federation: data, who holds which rows, and which clients are not vouched for."""
 
+    config: CertifyConfig
     dataset: Dataset
     partition: Partition
     untrusted: NDArray[np.int64]
     trusted: NDArray[np.int64]
+
+    @property
+    def n(self) -> int:
+        """Clients that are not vouched for."""
+        return len(self.untrusted)
+
+    def facts(self) -> Mapping[str, Any]:
+        """Votes of clients need nothing beside their design."""
+        return {"data": self.dataset.name}
+
+    def design(self, seed: str) -> Design:
+        """Who trains what."""
+        return make_design(self.config.design, n=self.n, k=self.config.k, n_models=self.config.models, seed=seed)
+
+    def outlook(self, design: Design, alpha: float) -> str:
+        """What the design could certify at best."""
+        table = plan_table(
+            n=design.n,
+            k=design.k,
+            n_models=design.n_models,
+            n_inputs=len(self.dataset.y_test),
+            n_labels=self.dataset.n_labels,
+            alpha=alpha,
+            design=design.kind,
+        )
+        return table.text()
+
+    def task(self, design: Design, workshop: Workshop, *, seed: int) -> Task:
+        """The models of all groups, and those beside them."""
+        dataset, partition = self.dataset, self.partition
+        name = self.config.model or default_model(self.config.data)
+        factory = model_factory(name, dataset.x_train.shape[1:], dataset.n_labels)
+        trainer = workshop.trainer(
+            factory, dataset.x_train, dataset.y_train, partition, self.config.fedavg(), seed=seed
+        )
+        arrays = (dataset.x_train, dataset.y_train, dataset.x_test, partition.offsets, partition.indices)
+        labels = np.arange(dataset.n_labels)
+        everyone = np.arange(partition.n, dtype=np.int64)
+        return Task(
+            trainer,
+            arrays,
+            self.members(design),
+            labels,
+            single=Extra(trainer, arrays, everyone, labels) if self.config.baseline else None,
+            trusted=Extra(trainer, arrays, self.trusted, labels) if len(self.trusted) else None,
+        )
 
     def members(self, design: Design) -> list[NDArray[np.int64]]:
         """The clients of every group, by their number in the partition; trusted ones belong to each group."""
@@ -76,17 +136,23 @@ class Federation:
         ]
 
 
+def default_model(data: str) -> str:
+    """The model a data set is trained with unless another is asked for."""
+    return {"mnist": "cnn", "har": "har"}.get(data, "mlp")
+
+
+def first_inputs(dataset: Dataset, count: int | None) -> Dataset:
+    """The data set with only its first so many test inputs; None keeps all."""
+    if count is None:
+        return dataset
+    if not 1 <= count <= len(dataset.y_test):
+        raise ConfigError(f"test_inputs = {count} must be between 1 and the {len(dataset.y_test)} there are")
+    return replace(dataset, x_test=dataset.x_test[:count], y_test=dataset.y_test[:count])
+
+
 def load_federation(config: CertifyConfig, *, seed: int) -> Federation:
     """Load the data and hand its rows to clients, as the configuration says."""
-    dataset = data_module.load(config.data, data_dir=config.data_dir)
-    if config.test_inputs is not None:
-        if not 1 <= config.test_inputs <= len(dataset.y_test):
-            raise ConfigError(
-                f"test_inputs = {config.test_inputs} must be between 1 and the {len(dataset.y_test)} there are"
-            )
-        dataset = replace(
-            dataset, x_test=dataset.x_test[: config.test_inputs], y_test=dataset.y_test[: config.test_inputs]
-        )
+    dataset = first_inputs(data_module.load(config.data, data_dir=config.data_dir), config.test_inputs)
     n = config.clients
     if config.partition == "user" and dataset.users_train is not None:
         n = len(np.unique(dataset.users_train)) if n is None else n
@@ -94,7 +160,7 @@ def load_federation(config: CertifyConfig, *, seed: int) -> Federation:
         raise ConfigError("clients is not given; only data with a client column tells how many there are")
     params: dict[str, float] = {}
     if config.partition == "label-skew":
-        params["q"] = config.skew
+        params |= {"q": config.skew, "groups": dataset.n_labels}
     elif config.partition == "dirichlet":
         params["beta"] = config.concentration
     partition = data_module.partition(
@@ -106,4 +172,4 @@ def load_federation(config: CertifyConfig, *, seed: int) -> Federation:
     untrusted = np.setdiff1d(np.arange(partition.n, dtype=np.int64), trusted)
     if not len(untrusted):
         raise ConfigError("trusted names every client; there is nobody left to certify against")
-    return Federation(dataset, partition, untrusted, trusted)
+    return Federation(config, dataset, partition, untrusted, trusted)

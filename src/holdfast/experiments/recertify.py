@@ -17,7 +17,9 @@ def load_votes(run: Run) -> Votes:
     manifest = run.manifest()
     expected = manifest.get("votes_sha256")
     if expected is None:
-        raise ArtifactError(f"{run.path} has not finished training; continue it with: holdfast certify --resume")
+        raise ArtifactError(
+            f"{run.path} has not finished training; continue it with: holdfast {manifest['job']} --resume"
+        )
     votes = Votes.load(run.votes_path)
     if votes.source != expected:
         raise ArtifactError(
@@ -34,6 +36,8 @@ def recertify_run(
     alpha: float = 0.001,
     bound: str = "degree",
     method: str = "auto",
+    poisoning: str = "P3",
+    perspective: str = "clean",
     partitions: int | None = None,
     out: Path | None = None,
 ) -> CertifyResult:
@@ -42,9 +46,11 @@ def recertify_run(
     Args:
         path: the run's folder.
         kinds: certificate kinds; None takes all that the design allows.
-        alpha: failure probability of `secret` and `ideal`.
+        alpha: failure probability of `secret`, `ideal` and `data`.
         bound: bound of `deployed`.
-        method: confidence method of `ideal`.
+        method: confidence method of `ideal` and `data`.
+        poisoning: what the malicious may do, "P1" to "P6"; see `certify_votes`.
+        perspective: "clean" or "observed"; see `certify_votes`.
         partitions: use only the first so many partitions of a partitions design.
         out: Parquet file to write the certificates to; never overwritten.
     """
@@ -55,7 +61,9 @@ def recertify_run(
         raise ConfigError(f"--out {out} exists already; name a new file")
     if partitions is not None:
         votes = votes.prefix(partitions)
-    certificates = certify_votes(votes, alpha=alpha, kinds=kinds, bound=bound, method=method)
+    certificates = certify_votes(
+        votes, alpha=alpha, kinds=kinds, bound=bound, method=method, poisoning=poisoning, perspective=perspective
+    )
     if out is not None:
         save_certificates(Path(out), votes, certificates)
     return CertifyResult(run.path, votes, tuple(certificates), build_content(votes, certificates, manifest, run=path))

@@ -13,6 +13,7 @@ from rich.console import Console
 from holdfast import report
 from holdfast.certification import Certificate
 from holdfast.ensemble import Design, Votes
+from holdfast.experiments.certificates import CLIENTS, EXAMPLES, unit_of
 from holdfast.report import CertifyReport
 
 
@@ -52,19 +53,30 @@ def describe(design: Design) -> str:
         return f"{design.n_models} disjoint {groups}"
     if design.kind == "random":
         return f"{design.n_models} random groups of {design.k}"
+    if design.kind == "replacement":
+        return f"{design.n_models} draws of {design.k} with replacement"
+    if design.kind == "binomial":
+        return f"{design.n_models} binomial selections, p = {float(design.p or 0):g}"
     if design.kind == "exhaustive":
         return f"all {design.n_models} groups of {design.k}"
     return f"{design.n_models} spread groups of {design.k}"
 
 
-def not_covered(design: Design) -> tuple[str, ...]:
+def not_covered(votes: Votes) -> tuple[str, ...]:
     """Limits of this run beside those that every certificate of a kind has."""
-    if design.secret or "secret" not in design.certificates:
-        return ()
-    return (
-        "The seed was chosen by the operator and is short: whoever guesses it knows the groups. "
-        "The `secret` certificate then only holds against attackers who did not.",
-    )
+    design = votes.design
+    told = []
+    if not design.secret and "secret" in design.certificates:
+        told.append(
+            "The seed was chosen by the operator and is short: whoever guesses it knows the groups. "
+            "The `secret` certificate then only holds against attackers who did not."
+        )
+    if unit_of(votes) == EXAMPLES and votes.facts.get("case") != 1:
+        told.append(
+            "Poisoned trusted data: which examples are trusted must be known from where they came from, not read off "
+            "labels that an attacker may have changed."
+        )
+    return tuple(told)
 
 
 def build_content(
@@ -81,7 +93,7 @@ def build_content(
     words = describe(design)
     results = manifest.get("results", {})
     return CertifyReport(
-        title=f"Certified ensemble on {manifest['data']['name']}",
+        title=f"Certified {'ensemble' if unit_of(votes) == CLIENTS else 'training data'}: {manifest['data']['name']}",
         dataset=manifest["data"]["name"],
         n_clients=design.n,
         n_models=design.n_models,
@@ -99,7 +111,7 @@ def build_content(
             label_names=manifest["data"]["label_names"],
             counts=votes.counts(),
         ),
-        not_covered=not_covered(design),
+        not_covered=not_covered(votes),
         config=manifest["config"],
         hashes={**votes.hashes, "data": manifest["data"]["sha256"], "config": manifest["config_sha256"]},
         versions=manifest["versions"],
@@ -107,4 +119,5 @@ def build_content(
         seed_commitment=design.commitment,
         run=str(run),
         command=manifest.get("command"),
+        unit=unit_of(votes),
     )

@@ -147,7 +147,7 @@ def _kinds(report: CertifyReport) -> list[tuple[str, wording.KindText, str]]:
     methods: dict[str, dict[str, None]] = {}
     for s in report.kinds:
         methods.setdefault(s.kind, {})[s.method] = None
-    return [(kind, wording.KIND_TEXT[kind], "; ".join(found)) for kind, found in methods.items()]
+    return [(kind, wording.kind_text(report, kind), "; ".join(found)) for kind, found in methods.items()]
 
 
 def _live_row(report: CertifyReport, s: CertificateSummary, m: int) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def _baseline_rows(report: CertifyReport, m: int) -> list[dict[str, Any]]:
         return []
     rows = []
     if (single := report.clean_accuracy_single_fedavg) is not None:
-        rows.append({"name": "single FedAvg model", "zero": single, "after": 0.0})
+        rows.append({"name": wording.single_model(report), "zero": single, "after": 0.0})
     if (trusted := report.trusted_only_accuracy) is not None:
         rows.append({"name": "trusted data only", "zero": trusted, "after": trusted})
     return [r | {"now": 100 * float(str(r["zero"] if m == 0 else r["after"]))} for r in rows]

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from holdfast.report.content import KINDS, NICE, CertificateSummary, CertifyReport
 from holdfast.report.tables import Table
-from holdfast.report.wording import what_is_bad
+from holdfast.report.wording import single_model, what_is_bad
 from holdfast.types import ConfigError
 
 BASELINE_COLOR = 7  # index into the palette: gray, kept for models without a certificate
@@ -222,7 +222,7 @@ def certified_plot(report: CertifyReport, *, accuracy: bool = True) -> LinePlot:
     single, trusted = report.clean_accuracy_single_fedavg, report.trusted_only_accuracy
     if accuracy and single is not None:
         y = [single, *[0.0] * (len(ms) - 1)]
-        series.append(Series.of("single FedAvg model (0 from m = 1)", ms, y, color=BASELINE_COLOR, marker=True))
+        series.append(Series.of(f"{single_model(report)} (0 from m = 1)", ms, y, color=BASELINE_COLOR, marker=True))
     if accuracy and trusted is not None:
         series.append(Series.of("trusted data only", ms, np.full(len(ms), trusted), color=BASELINE_COLOR, dash=2))
     what = "accuracy" if accuracy else "rate"

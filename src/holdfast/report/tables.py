@@ -17,7 +17,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from holdfast.report.content import CertificateSummary, CertifyReport, levels
-from holdfast.report.wording import headline, number, percent, probability, share
+from holdfast.report.wording import headline, number, percent, probability, share, single_model, what_is_bad
 from holdfast.types import ConfigError
 
 
@@ -158,7 +158,7 @@ def _by_level(report: CertifyReport, ms: Sequence[int], title: str, accuracy: bo
     if report.labeled and not accuracy:
         return Table(title, columns, tuple(rows), tuple(values))  # the table above it explains the letters
     notes = (
-        f"m = malicious {report.unit}, of {number(report.n_clients)}; {number(total)} inputs; shares rounded down; "
+        f"m = {what_is_bad(report)}, of {number(report.n_clients)}; {number(total)} inputs; shares rounded down; "
         "alpha = failure probability; max m = largest certified m of any input",
     )
     return Table(title, columns, tuple(rows), tuple(values), notes)
@@ -168,7 +168,7 @@ def _baselines(report: CertifyReport) -> list[tuple[str, float, float]]:
     """(name, accuracy at m = 0, guaranteed accuracy at every m >= 1) of the models without a vote."""
     found = []
     if (single := report.clean_accuracy_single_fedavg) is not None:
-        found.append(("single FedAvg model", single, 0.0))
+        found.append((single_model(report), single, 0.0))
     if (trusted := report.trusted_only_accuracy) is not None:
         found.append(("trusted data only", trusted, trusted))
     return found

@@ -61,6 +61,28 @@ KIND_TEXT = {
     ),
 }
 
+# The same two promises where the models are trained on selections of training examples.
+KIND_TEXT_OF_EXAMPLES = {
+    "deployed": KindText(
+        name="Deployed models",
+        strength="This holds whichever training examples these are and however they are changed. It is a proof about "
+        "the recorded votes: no failure probability.",
+        object="The vote of exactly the models that answer queries.",
+        adversary="Knows which example is in which selection and modifies the worst possible examples in place.",
+        limits=("Examples inserted or deleted so that the selections of others change (deployed models).",),
+    ),
+    "secret": KindText(
+        name="Deployed models, secret selections",
+        strength="This holds for examples chosen without knowing the secret selections, however they are changed.",
+        object="The vote of exactly the models that answer queries, provided the selections are secret.",
+        adversary="Chooses its examples without knowing the selections; then modifies them in place at will.",
+        limits=(
+            "Selections, or a seed of them, that leak before the last example is in.",
+            "Another drawing of the selections: each one spends the failure probability again.",
+        ),
+    ),
+}
+
 ALWAYS_LIMITS = (
     "Inputs that are manipulated when they are classified (adversarial examples). Only training is covered.",
     "A malicious server, or anyone who can change the models after training.",
@@ -68,6 +90,17 @@ ALWAYS_LIMITS = (
     "Privacy. Robustness says nothing about what a model reveals about its training data.",
     "Predictions that are wrong with nobody malicious: a certificate keeps a prediction, it does not make it right.",
 )
+
+
+def kind_text(report: CertifyReport, kind: str) -> KindText:
+    """How a kind of certificate is explained, in terms of what m counts."""
+    others = {} if report.unit == "clients" else KIND_TEXT_OF_EXAMPLES
+    return others.get(kind, KIND_TEXT[kind])
+
+
+def single_model(report: CertifyReport) -> str:
+    """The name of the model without an ensemble."""
+    return "single FedAvg model" if report.unit == "clients" else "single model on all examples"
 
 
 def share(count: int, total: int) -> str:
@@ -165,7 +198,9 @@ def limits(report: CertifyReport) -> tuple[tuple[str, str], ...]:
     """What is not covered: the run's own limits, those of every certificate, and those of one kind with its name."""
     general = [(text, "") for text in (*report.not_covered, *ALWAYS_LIMITS)]
     kinds = dict.fromkeys(s.kind for s in report.kinds)
-    return tuple(dict.fromkeys([*general, *((text, kind) for kind in kinds for text in KIND_TEXT[kind].limits)]))
+    return tuple(
+        dict.fromkeys([*general, *((text, kind) for kind in kinds for text in kind_text(report, kind).limits)])
+    )
 
 
 def assumptions(report: CertifyReport) -> tuple[tuple[str, tuple[str, ...]], ...]:

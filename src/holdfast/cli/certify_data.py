@@ -1,0 +1,122 @@
+"""`holdfast certify-data`: certificates against poisoned training examples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_HELP = """Train classifiers on random selections of a training set and certify every test input against poisoning.
+
+Each classifier sees its own selection only; they vote; for each test input the certificate says how many inserted,
+deleted or modified training examples the vote survives. Everything is written to --out, as with `certify`.
+
+Examples:
+
+    holdfast certify-data --size 20 --models 200 --out runs/digits
+
+    holdfast certify-data --data mnist --classes 1,7 --size 10 --out runs/mnist-1-7
+
+    holdfast certify-data --data mnist --scheme binomial --p 0.001 --poisoning P1 --out runs/mnist-inserted
+
+    holdfast certify-data --data mnist --trusted 0-99 --size 50 --out runs/case-2
+
+    holdfast certify-data --data mnist --trusted-classes 0,1,2,3,4,5,6,7,8 --size 10 --out runs/case-3
+
+    holdfast certify-data --out runs/mnist-1-7 --resume
+"""
+
+
+def certify_data(
+    ctx: typer.Context,
+    out: Annotated[Path, typer.Option(help="Folder of the run; made if missing, never overwritten.")],
+    data: Annotated[str, typer.Option(help="Data set name (see `holdfast data`) or a .npz/Parquet file.")] = "digits",
+    data_dir: Annotated[str | None, typer.Option(help="Folder with the official files.")] = None,
+    classes: Annotated[str, typer.Option(help="Only these classes, e.g. 1,7. Default: all.")] = "",
+    scheme: Annotated[
+        str, typer.Option(help="without, with (replacement), binomial, disjoint, partitions, spread, exhaustive.")
+    ] = "without",
+    size: Annotated[int | None, typer.Option(help="n_s, examples per selection. Default: 10.")] = None,
+    p: Annotated[
+        float | None, typer.Option("--p", help="Probability of binomial, fixed before the data were seen.")
+    ] = None,
+    models: Annotated[
+        int | None, typer.Option(help="T, classifiers to train. Default: 1000, or as many as the scheme has.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="lenet, resnet18-bn, mlp, ..., package.module:factory. Default: the data's own.")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="SGD steps of each classifier.")] = 100,
+    batch_size: Annotated[int, typer.Option(help="Examples per step, balanced over classes.")] = 32,
+    lr: Annotated[float, typer.Option(help="Learning rate.")] = 0.1,
+    expand: Annotated[int, typer.Option(help="Entries a tiny selection is expanded to at least.")] = 1024,
+    long_steps: Annotated[
+        int, typer.Option(help="SGD steps of the models beside: second phase, trusted data only, all examples.")
+    ] = 1000,
+    trusted: Annotated[
+        str, typer.Option(help="Training rows you vouch for, e.g. 0-99,205: they join every selection (case 2).")
+    ] = "",
+    trusted_data: Annotated[
+        str | None, typer.Option(help="A file whose rows you vouch for; they join every selection (case 2).")
+    ] = None,
+    trusted_classes: Annotated[
+        str, typer.Option(help="Classes whose training rows you vouch for: two-phase classifiers (case 3).")
+    ] = "",
+    baseline: Annotated[bool, typer.Option(help="Also train one model on all examples.")] = True,
+    test_inputs: Annotated[int | None, typer.Option(help="Certify only the first so many test inputs.")] = None,
+    poisoning: Annotated[
+        str,
+        typer.Option(help="P1 insert, P2 delete, P3 modify, P4 insert/modify, P5 delete/modify, P6 all three."),
+    ] = "P3",
+    perspective: Annotated[
+        str, typer.Option(help="clean: the data are from before the attack. observed: they may be poisoned already.")
+    ] = "clean",
+    alpha: Annotated[float, typer.Option(help="Failure probability of secret and data certificates.")] = 0.001,
+    seed: Annotated[
+        str | None, typer.Option(help="Makes the run repeatable. Default: a fresh secret; keep it private.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="auto, compiled or torch.")] = "auto",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(help="Threads. Default: all cores.")] = None,
+    keep_models: Annotated[bool, typer.Option(help="Keep every model's weights (safetensors).")] = True,
+    resume: Annotated[bool, typer.Option(help="Continue an interrupted run with its own settings.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Collect the options and run the job."""
+    from holdfast.cli.certify import _show, _typed
+    from holdfast.cli.progress import Reporter
+    from holdfast.experiments.certify import certify_run
+    from holdfast.experiments.examples import ExamplesConfig
+
+    fields = ExamplesConfig.__dataclass_fields__
+    listed = {name: _names(ctx.params[name]) for name in ("classes", "trusted_classes")}
+    config = ExamplesConfig(**{name: ctx.params[name] for name in fields} | listed)
+    given = {name: getattr(config, name) for name in fields if _typed(ctx, name)}
+    with Reporter(quiet=as_json) as reporter:
+        result = certify_run(
+            config,
+            out,
+            alpha=alpha,
+            poisoning=poisoning,
+            perspective=perspective,
+            seed=seed,
+            resume=resume,
+            given=given,
+            engine=engine,
+            device=device,
+            threads=threads,
+            keep_models=keep_models,
+            events=reporter,
+        )
+    _show(result, as_json)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Class names as a user lists them."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command(name="certify-data", help=_HELP)(certify_data)
