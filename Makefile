@@ -11,12 +11,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PIP) -e .
 	touch $@
 
-$(VENV)/.installed-test: $(VENV)/.installed
+$(VENV)/.installed-test: $(VENV)/.installed tests/requirements-peers.txt
 	$(PIP) -e '.[test]'
+	$(PIP) --no-deps -r tests/requirements-peers.txt
 	touch $@
 
 demo: $(VENV)/.installed
-	$(BIN)/holdfast certify --data digits --clients 100 --k 4 --models 50 --out demo --force
+	rm -rf demo
+	$(BIN)/holdfast certify --data digits --clients 100 --k 2 --models 200 --out demo
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -q -m "not slow" -n 2
@@ -29,10 +31,21 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m holdfast.aggregation.docs --check
+	$(BIN)/python benchmarks/readme.py --check
 
 format: $(VENV)/.installed-test
 	$(BIN)/ruff format src tests benchmarks
 	$(BIN)/ruff check --fix src tests benchmarks
+
+docs: $(VENV)/.installed
+	$(BIN)/python -m holdfast.aggregation.docs
+	$(BIN)/python benchmarks/readme.py
+
+# Every claim beside its peers, in small; a peer that is not installed is reported as such. Full runs: see each file.
+bench: $(VENV)/.installed-test
+	for claim in certify_ten_thousand_inputs coordinate_wise_rules residual_reweighting aggregation_rules romoa_step \
+		training_rounds; do $(BIN)/python benchmarks/$$claim.py --quick || exit 1; done
 
 clean:
 	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache

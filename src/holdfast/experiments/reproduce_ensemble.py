@@ -50,9 +50,8 @@ class Reproduction:
     def to_json(self) -> dict[str, Any]:
         """All tables, with exact values."""
         return {
-            "out": str(self.out),
             "tables": [table.to_json() for table in self.tables],
-            "figures": [str(path) for path in self.figures],
+            "figures": [str(path.relative_to(self.out)) for path in self.figures],
         }
 
     def print(self, console: Console) -> None:

@@ -1,0 +1,138 @@
+"""Write the README's tables from the results in benchmarks/results; `--check` only says whether they are current.
+
+Run: python benchmarks/readme.py
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PEERS = {
+    "plain": "plain PyTorch loop",
+    "flower": "Flower simulation",
+    "pfl": "pfl-research",
+    "torch": "holdfast, torch",
+}
+SETTINGS = ((10, 1_000_000), (100, 1_000_000))
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """A Markdown table; the first `left` columns hold words."""
+    rule = ["---" if i < left else "---:" for i in range(len(columns))]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (columns, rule, *rows))
+
+
+def result(name: str) -> Any:
+    """A result file by name."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def mnist_designs() -> str:
+    """Certified accuracy of every design and kind."""
+    rows = result("reproduce_ensemble_cpu")["tables"][1]["rows"]
+    levels = [name for name in rows[0] if name.startswith("m=")]
+    words = ("certificate", "design", "client trainings", "alpha")
+    cells = [
+        [
+            row["certificate"],
+            row["design"],
+            f"{row['client trainings']:,}",
+            "none" if row["alpha"] == 0 else f"{row['alpha']:g}",
+            *(f"{100 * row[name]:.1f}" for name in levels),
+        ]
+        for row in rows
+    ]
+    return markdown([*words, *levels], cells, left=2)
+
+
+def ensemble_published() -> str:
+    """The paper's numbers beside ours."""
+    rows = result("reproduce_ensemble_cpu")["tables"][0]["rows"]
+    notes = result("reproduce_ensemble_cpu")["tables"][0]["notes"]
+    texts = [re.sub(r"^\[\d+\] ", "", note) for note in notes]
+    cells = []
+    for row, note in zip(rows, texts, strict=False):
+        percent = "certified accuracy at" in row["claim"]
+        ours = "–" if row["ours"] is None else f"{row['ours']:.1f}%" if percent else f"{row['ours']:g}"
+        published = f"{row['published']:g}%" if percent else f"{row['published']:g}"
+        cells.append([row["claim"], note, published, ours, row["verdict"]])
+    return markdown(["claim", "how", "published", "ours", "verdict"], cells, left=2)
+
+
+def training_speed() -> str:
+    """Samples per CPU-second of the same FedAvg rounds."""
+    networks = result("training_rounds")["networks"]
+    cells = []
+    for network, content in networks.items():
+        rows = {row["contender"]: row for row in content["rows"]}
+        ours = statistics.median(rows["compiled"]["cpu_rate"])
+        for contender, words in (*PEERS.items(), ("compiled", "**holdfast, compiled**")):
+            row = rows.get(contender)
+            if row is None or not row["cpu_rate"]:
+                continue
+            rate = statistics.median(row["cpu_rate"])
+            peak = f"{statistics.median(row['peak']):.0%}" if row["peak"] else "–"
+            name = {"cnn": "the paper's CNN", "har": "the HAR network"}[network]
+            cells.append([name, words, f"{rate:,.0f}", f"{ours / rate:.1f}x", peak])
+    head = ["network", "engine", "samples per CPU-second", "holdfast is faster by", "of the core's fp32 peak"]
+    return markdown(head, cells, left=2)
+
+
+def rules_speed() -> str:
+    """Nanoseconds per coordinate of the rules, and how many times slower the peers are."""
+    cells = []
+    for row in result("coordinate_wise_rules")["rows"]:
+        if (row["n"], row["d"]) in SETTINGS:
+            ratios = {peer: time / row["ns_rule"] for peer, time in row["ns_peers"].items()}
+            shown = [f"{ratios[peer]:.0f}x" if peer in ratios else "–" for peer in ("Flower", "ByzFL torch")]
+            cells.append([row["rule"].replace("_", " "), str(row["n"]), f"{row['ns_rule']:.1f}", *shown])
+    for row in result("residual_reweighting")["rows"]:
+        if row["n"] in (10, 100):
+            ratio = row["us_published"] / row["us_ours"]
+            words = [f"{ratio:.0f}x (the authors' algorithm)", "–"]
+            cells.append(["residual reweighting", str(row["n"]), f"{1000 * row['us_ours']:.1f}", *words])
+    head = ["rule", "clients", "ns per coordinate", "Flower is slower by", "ByzFL is slower by"]
+    return markdown(head, cells)
+
+
+TABLES = {
+    "mnist-designs": mnist_designs,
+    "ensemble-published": ensemble_published,
+    "training-speed": training_speed,
+    "rules-speed": rules_speed,
+}
+
+
+def filled(text: str) -> str:
+    """The README with every table made anew."""
+    for name, make in TABLES.items():
+        pattern = rf"(<!-- begin table: {name} -->\n).*?(<!-- end table: {name} -->)"
+        table = make()
+        text, count = re.subn(pattern, lambda m, table=table: f"{m[1]}{table}\n{m[2]}", text, flags=re.DOTALL)
+        if count != 1:
+            raise SystemExit(f"README.md must hold the table {name!r} exactly once, found {count}")
+    return text
+
+
+def main() -> None:
+    """Write or check."""
+    readme = ROOT / "README.md"
+    text = readme.read_text()
+    made = filled(text)
+    if "--check" in sys.argv:
+        if made != text:
+            raise SystemExit("README.md: tables differ from benchmarks/results; run: python benchmarks/readme.py")
+        return
+    readme.write_text(made)
+
+
+if __name__ == "__main__":
+    main()
