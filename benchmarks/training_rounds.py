@@ -14,10 +14,12 @@ with environments of the peers' own, made by `pip install -c constraints.txt tor
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -152,14 +154,28 @@ def measure_peer(row: Row, python: str | None, script: str, rounds: int, peak: f
     command = [python, str(Path(__file__).parent / "peers" / script), row.network, "--rounds", str(rounds)]
     environment = os.environ | OFFLINE | {MARK: uuid.uuid4().hex}
     try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=True)
-        (line,) = [line for line in done.stdout.splitlines() if line.startswith('{"rounds"')]
+        output = run_alone(command, environment)
+        (line,) = [line for line in output.splitlines() if line.startswith('{"rounds"')]
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         row.fail((getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1])
         return
     told = json.loads(line)
     row.version = told["version"]
     row.add(told["rounds"], told["cpu"], told["wall"], peak)
+
+
+def run_alone(command: list[str], environment: dict[str, str], seconds: float = 300) -> str:
+    """Run a program to its end and give back its output; nothing that it started (Ray's daemons) survives it."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, start_new_session=True, **pipes) as process:  # type: ignore[call-overload]
+        try:
+            output, complaints = process.communicate(timeout=seconds)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command, output, complaints)
+    return str(output)
 
 
 def compare(name: str, options: argparse.Namespace) -> list[Row]:
