@@ -24,6 +24,7 @@ from holdfast.types import ConfigError
 KINDS = ("deployed", "secret", "ideal", "data")
 CLIENTS, EXAMPLES = "clients", "training examples"
 """What a design selects, and so what m counts."""
+PERSPECTIVES = ("clean", "observed")
 SCHEMES = {"random": "without", "exhaustive": "without", "replacement": "with", "binomial": "binomial"}
 """The selection scheme behind each design whose models are independent draws (or all there are)."""
 

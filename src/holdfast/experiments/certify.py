@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from holdfast.ensemble import Design, VoteLog, Votes
 from holdfast.experiments import run as runs
-from holdfast.experiments.certificates import CLIENTS, certify_votes, kinds_for, save_certificates
+from holdfast.experiments.certificates import CLIENTS, PERSPECTIVES, certify_votes, kinds_for, save_certificates
 from holdfast.experiments.events import Events, Silent
 from holdfast.experiments.recertify import load_votes
 from holdfast.experiments.result import CertifyResult, build_content
@@ -76,6 +76,8 @@ def certify_run(
     events = events or Silent()
     if not 0 < alpha < 1:
         raise ConfigError(f"alpha = {alpha} must be inside (0, 1), for example 0.001")
+    if perspective not in PERSPECTIVES:
+        raise ConfigError(f"perspective = {perspective!r} must be one of {', '.join(PERSPECTIVES)}")
     continued = resume and Run(Path(out)).manifest_path.exists()
     if continued:
         run = runs.resume(Path(out), config.job, given or {})

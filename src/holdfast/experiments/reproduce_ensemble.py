@@ -7,14 +7,12 @@ published ("ideal", one-vs-rest at alpha/d) and beside it stand the rigorous cer
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 
 from holdfast.certification import (
     Certificate,
@@ -26,38 +24,13 @@ from holdfast.certification import (
     clopper_pearson_upper,
 )
 from holdfast.ensemble import Votes
-from holdfast.experiments.certify import certify_run
 from holdfast.experiments.events import Events, Silent
 from holdfast.experiments.paper_ensemble import ALPHAS, LEVELS, PUBLISHED, Scale, scale
+from holdfast.experiments.reproduction import ALPHA, Reproduction, Runs
 from holdfast.experiments.result import describe
-from holdfast.experiments.run import write_json
-from holdfast.report import Comparison, LinePlot, Series, Table, comparison_table, show
-from holdfast.report.figures import line_figure, save_figure
-from holdfast.types import ConfigError
+from holdfast.report import Comparison, LinePlot, Series, Table, comparison_table
 
-ALPHA = 0.001
 PUBLISHED_METHOD = "as-published-ensemble"
-
-
-@dataclass(frozen=True)
-class Reproduction:
-    """Tables and figures of one reproduction, and where they lie."""
-
-    out: Path
-    tables: tuple[Table, ...]
-    figures: tuple[Path, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """All tables, with exact values."""
-        return {
-            "tables": [table.to_json() for table in self.tables],
-            "figures": [str(path.relative_to(self.out)) for path in self.figures],
-        }
-
-    def print(self, console: Console) -> None:
-        """The tables, then where the figures are."""
-        show(*self.tables, console=console)
-        console.print(f"figures: {self.out / 'figures'}", markup=False, highlight=False)
 
 
 def reproduce_ensemble(
@@ -84,63 +57,13 @@ def reproduce_ensemble(
         events: hears what happens.
     """
     chosen = scale(scale_name, data_dir=data_dir, activity=activity)
-    runs = _Runs(chosen, Path(out), seed, tuple(only), threads, events or Silent())
+    runs = Runs(chosen, Path(out), seed=seed, only=tuple(only), threads=threads, events=events or Silent())
     plots = [plot for figure in (_figure2, _figure3, _figure4, _figure5, _figure6) for plot in figure(runs)]
     tables = [
         comparison_table("Published numbers beside ours", _comparisons(runs)),
         *(_designs(runs) if runs.has("images", "images-partitions") else ()),
     ]
-    figures = [
-        path
-        for name, plot in plots
-        for path in save_figure(line_figure(plot), runs.out / "figures" / name, overwrite=True)
-    ]
-    found = Reproduction(runs.out, tuple(tables), tuple(figures))
-    write_json(runs.out / f"reproduction-{scale_name}.json", found.to_json())
-    return found
-
-
-class _Runs:
-    """The runs of one scale, trained when first asked for."""
-
-    def __init__(
-        self, chosen: Scale, out: Path, seed: str | None, only: tuple[str, ...], threads: int | None, events: Events
-    ) -> None:
-        self.scale, self.out, self._seed, self._threads, self._events = chosen, out, seed, threads, events
-        self.arms = chosen.arms()
-        unknown = [name for name in only if name not in self.arms]
-        if unknown:
-            raise ConfigError(f"only names {unknown[0]!r}, which is not one of {', '.join(self.arms)}")
-        self._wanted = only or tuple(self.arms)
-        self._done: dict[str, Votes] = {}
-        self.baseline: dict[str, float] = {}
-
-    def has(self, *names: str) -> bool:
-        """Whether these runs belong to this call."""
-        return all(name in self._wanted for name in names)
-
-    def votes(self, name: str, models: int | None = None) -> Votes:
-        """The votes of a run, or of its first models."""
-        if name not in self._done:
-            folder = self.out / "runs" / name
-            self._events.note(f"run {name}: {folder}")
-            seed = None if self._seed is None else f"{self._seed}/{name}"
-            result = certify_run(
-                self.arms[name],
-                folder,
-                alpha=ALPHA,
-                seed=seed if not (folder / "run.json").exists() else None,
-                resume=True,
-                threads=self._threads,
-                keep_models=False,
-                events=self._events,
-            )
-            self._done[name] = result.votes
-            single = result.content.clean_accuracy_single_fedavg
-            if single is not None:
-                self.baseline[name] = single
-        votes = self._done[name]
-        return votes if models is None or models == votes.n_models else votes.prefix(models)
+    return Reproduction.write(runs.out, scale_name, tables, plots)
 
 
 def _ideal(votes: Votes, *, alpha: float = ALPHA, method: str = PUBLISHED_METHOD) -> Certificate:
@@ -164,13 +87,14 @@ def _plot(title: str, series: list[Series]) -> LinePlot:
     return LinePlot(title, "m, malicious clients", "certified accuracy at m", tuple(series), steps=True)
 
 
-def _single(runs: _Runs, name: str) -> list[Series]:
-    if name not in runs.baseline:
+def _single(runs: Runs[Scale], name: str) -> list[Series]:
+    single = runs.reports[name].clean_accuracy_single_fedavg if name in runs.reports else None
+    if single is None:
         return []
-    return [Series.of("single FedAvg model", [0, 1], [runs.baseline[name], 0], color=7, marker=True)]
+    return [Series.of("single FedAvg model", [0, 1], [single, 0], color=7, marker=True)]
 
 
-def _figure2(runs: _Runs) -> list[tuple[str, LinePlot]]:
+def _figure2(runs: Runs[Scale]) -> list[tuple[str, LinePlot]]:
     plots = []
     if runs.has("images"):
         votes = runs.votes("images", runs.scale.models)
@@ -200,24 +124,24 @@ def _deployed_and_secret(votes: Votes) -> list[Certificate]:
     ]
 
 
-def _figure3(runs: _Runs) -> list[tuple[str, LinePlot]]:
+def _figure3(runs: Runs[Scale]) -> list[tuple[str, LinePlot]]:
     plots = []
     images = [f"images-k-{k}" for k in runs.scale.image_ks]
     if runs.has("images", *images):
         side = runs.scale.side_models
-        sized = {runs.arms["images"].k: runs.votes("images", side)}
-        sized |= {runs.arms[name].k: runs.votes(name) for name in images}
+        sized = {runs.scale.arms()["images"].k: runs.votes("images", side)}
+        sized |= {runs.scale.arms()[name].k: runs.votes(name) for name in images}
         series = [_series(f"k = {k}", sized[k], _ideal(sized[k])) for k in sorted(sized)]
         plots.append(("figure-3a", _plot(f"Figure 3a: clients per group k, images (N = {side})", series)))
     activity = [f"activity-k-{k}" for k in runs.scale.activity_ks]
     if runs.has("activity", *activity):
-        sized = {runs.arms[name].k: runs.votes(name) for name in ("activity", *activity)}
+        sized = {runs.scale.arms()[name].k: runs.votes(name) for name in ("activity", *activity)}
         series = [_series(f"k = {k}", sized[k], _ideal(sized[k])) for k in sorted(sized)]
         plots.append(("figure-3b", _plot("Figure 3b: clients per group k, activity (all groups)", series)))
     return plots
 
 
-def _figure4(runs: _Runs) -> list[tuple[str, LinePlot]]:
+def _figure4(runs: Runs[Scale]) -> list[tuple[str, LinePlot]]:
     plots = []
     halves = (("a", "images", runs.scale.image_counts), ("b", "activity-random", runs.scale.activity_counts))
     for letter, name, counts in halves:
@@ -228,7 +152,7 @@ def _figure4(runs: _Runs) -> list[tuple[str, LinePlot]]:
     return plots
 
 
-def _figure5(runs: _Runs) -> list[tuple[str, LinePlot]]:
+def _figure5(runs: Runs[Scale]) -> list[tuple[str, LinePlot]]:
     plots = []
     for letter, name, models in (("a", "images", runs.scale.models), ("b", "activity-random", None)):
         if runs.has(name):
@@ -238,17 +162,17 @@ def _figure5(runs: _Runs) -> list[tuple[str, LinePlot]]:
     return plots
 
 
-def _figure6(runs: _Runs) -> list[tuple[str, LinePlot]]:
+def _figure6(runs: Runs[Scale]) -> list[tuple[str, LinePlot]]:
     names = [f"images-q-{q}" for q in runs.scale.skews]
     if not runs.has("images", *names):
         return []
-    skewed = {runs.arms["images"].skew: runs.votes("images", runs.scale.side_models)}
-    skewed |= {runs.arms[name].skew: runs.votes(name) for name in names}
+    skewed = {runs.scale.arms()["images"].skew: runs.votes("images", runs.scale.side_models)}
+    skewed |= {runs.scale.arms()[name].skew: runs.votes(name) for name in names}
     series = [_series(f"q = {q:g}", skewed[q], _ideal(skewed[q])) for q in sorted(skewed)]
     return [("figure-6", _plot(f"Figure 6: label skew q (N = {runs.scale.side_models})", series))]
 
 
-def _comparisons(runs: _Runs) -> list[Comparison]:
+def _comparisons(runs: Runs[Scale]) -> list[Comparison]:
     """The paper's numbers: first what follows from formulas alone, then what this scale measured."""
     p_low = Fraction(float(clopper_pearson_lower(500, 500, ALPHA / 10_000)))
     anchors = {
@@ -287,7 +211,7 @@ def _compare(key: str, found: Certificate | int | None, votes: Votes | None, not
     )
 
 
-def _designs(runs: _Runs) -> tuple[Table, ...]:
+def _designs(runs: Runs[Scale]) -> tuple[Table, ...]:
     """Certified accuracy of every design and kind at no more training than the paper's own ensemble."""
     random = runs.votes("images", runs.scale.models)
     partitions = runs.votes("images-partitions")

@@ -76,13 +76,15 @@ def row_numbers(text: str, n: int) -> Rows:
         [0, 1, 2, 3, 7]
     """
     found: set[int] = set()
+    highest = 0
     for part in (piece.strip() for piece in text.split(",")):
         first, dash, last = part.partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()) or int(last or first) < int(first):
             raise ConfigError(f"trusted is {text!r}; it must list training rows such as 0-99,205")
+        highest = max(highest, int(last or first))
         found.update(range(int(first), min(int(last or first), n) + 1))
-    if max(found) >= n:
-        raise ConfigError(f"trusted names row {max(found)}, but training rows are numbered 0 to {n - 1}")
+    if highest >= n:
+        raise ConfigError(f"trusted names row {highest}, but training rows are numbered 0 to {n - 1}")
     return np.array(sorted(found), dtype=np.int64)
 
 
