@@ -23,6 +23,8 @@ from holdfast.training.compiled.vectors import (
     unpool_line,
 )
 
+ONE = np.int64(1)
+
 
 @njit
 def product(
@@ -42,7 +44,7 @@ def product(
 
 
 @njit
-def _plus(op: Any) -> int:
+def _plus(op: Any) -> Any:
     return BIAS if op.bias >= 0 else ZERO
 
 
@@ -79,8 +81,9 @@ def _conv_input_gradient(mem: Any, tab: Any, op: Any, batch: Any) -> None:
                     tab[place + taps] = (down - ky) * op.gy_row + (across - kx) * batch
                     place += 1
             product(
-                mem, tab, op.channels, batch, op.scratch, 1, op.channels, op.gy, op.gy_plane,
-                op.gx + row * op.gx_row + column * batch, op.gx_plane, op.scratch_table, taps, op.channels_out, ZERO, 0,
+                mem, tab, op.channels, batch, op.scratch, ONE, op.channels, op.gy, op.gy_plane,
+                op.gx + row * op.gx_row + column * batch, op.gx_plane, op.scratch_table, taps, op.channels_out,
+                ZERO, op.bias,
             )  # fmt: skip
 
 
@@ -108,8 +111,8 @@ def _conv_update(mem: Any, tab: Any, op: Any, batch: Any) -> None:
 @njit
 def _linear_forward(mem: Any, tab: Any, op: Any, batch: Any) -> None:
     product(
-        mem, tab, op.channels_out, batch, op.weight, op.weight_row, 1, op.x, batch, op.y, batch,
-        op.taps_table, 1, op.channels, _plus(op), op.bias,
+        mem, tab, op.channels_out, batch, op.weight, op.weight_row, ONE, op.x, batch, op.y, batch,
+        op.taps_table, ONE, op.channels, _plus(op), op.bias,
     )  # fmt: skip
 
 
@@ -118,8 +121,8 @@ def _linear_backward(mem: Any, tab: Any, op: Any, net: Any) -> None:
     batch = net.batch
     if op.gx >= 0:
         product(
-            mem, tab, op.channels, batch, op.weight, 1, op.weight_row, op.gy, batch, op.gx, batch,
-            op.taps_table, 1, op.channels_out, ZERO, 0,
+            mem, tab, op.channels, batch, op.weight, ONE, op.weight_row, op.gy, batch, op.gx, batch,
+            op.taps_table, ONE, op.channels_out, ZERO, op.bias,
         )  # fmt: skip
     if op.scratch != net.rows:  # the first layer finds the rows as they were gathered
         for start in range(0, op.channels, 16):
@@ -127,8 +130,8 @@ def _linear_backward(mem: Any, tab: Any, op: Any, net: Any) -> None:
                 transpose(mem, tab, part, op.columns_table + start, op.scratch + start, op.rows_table + part)
     vectors = (op.channels + 15) // 16
     product(
-        mem, tab, op.channels_out, 16 * vectors, op.gy, batch, 1, op.scratch, op.scratch_row,
-        op.weight, op.weight_row, op.taps_table, 1, net.examples, ADD, 0,
+        mem, tab, op.channels_out, 16 * vectors, op.gy, batch, ONE, op.scratch, op.scratch_row,
+        op.weight, op.weight_row, op.taps_table, ONE, net.examples, ADD, op.bias,
     )  # fmt: skip
     if op.bias >= 0:
         for out in range(op.channels_out):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 
@@ -28,7 +29,9 @@ from holdfast.training.compiled.emit import (
 
 __all__ = ["ADD", "BIAS", "ZERO", "block_sizes", "correlate", "define_microkernels", "panel"]
 
-ZERO, ADD, BIAS = 0, 1, 2  # what is added to the sums of a panel: nothing, what is there, or one number per row
+# What is added to the sums of a panel: nothing, what is there, or one number per row. NumPy's integers, because
+# numba would compile a function again for each combination of literal ones.
+ZERO, ADD, BIAS = np.int64(0), np.int64(1), np.int64(2)
 
 _ARRAYS = (MEMORY, TABLE)
 _CORRELATE_SLOTS = 16  # a panel of r rows is kernel number r, a correlation of r x c number 16 + 8 r + c
@@ -66,11 +69,11 @@ def _panel_columns(e: Emitter, rows: int, vectors: int, count: Any, first: Any, 
 def _finish(e: Emitter, vectors: int, sums: list[Any], targets: list[Any], call: dict[str, Any]) -> None:
     """Add last, not first: small steps would lose digits if they were added to a large weight one by one."""
     b = e.builder
-    with b.if_then(b.icmp_signed("==", call["plus"], I64(ADD))):
+    with b.if_then(b.icmp_signed("==", call["plus"], I64(int(ADD)))):
         for place, variable in enumerate(sums):
             there = e.load(e.at(targets[place // vectors], place % vectors * e.lanes))
             b.store(b.fadd(b.load(variable), there), variable)
-    with b.if_then(b.icmp_signed("==", call["plus"], I64(BIAS))):
+    with b.if_then(b.icmp_signed("==", call["plus"], I64(int(BIAS)))):
         for place, variable in enumerate(sums):
             bias = e.splat(b.load(e.at(call["mem"], call["bias"], place // vectors)))
             b.store(b.fadd(b.load(variable), bias), variable)
