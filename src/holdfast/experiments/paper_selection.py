@@ -1,0 +1,168 @@
+"""What the experiments of the randomized-selection paper are: its settings, at three scales, and its printed numbers.
+
+Paper: Chen et al., "A Framework of Randomized Selection Based Certified Defenses Against Data Poisoning Attacks".
+The paper prints no list of selection sizes and trusted examples for its Figures 4 and 6; those below span its range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from holdfast.experiments.examples import ExamplesConfig
+from holdfast.experiments.paper_ensemble import Published
+from holdfast.types import ConfigError
+
+SCHEMES = ("without", "with", "binomial")
+SCHEME_NAMES = MappingProxyType(
+    {"without": "bagging without replacement", "with": "bagging with replacement", "binomial": "binomial selection"}
+)
+
+PUBLISHED: Mapping[str, Published] = MappingProxyType(
+    {
+        "zero-without": Published("Figure 4: MNIST 1/7, n_s = 10, scheme 1, first zero", 855, "", 0),
+        "zero-with": Published("Figure 4: MNIST 1/7, n_s = 10, scheme 2, first zero", 857, "", 0),
+        "zero-binomial": Published("Figure 4: MNIST 1/7, n_s = 10, scheme 3, first zero", 868, "", 0),
+        "sizes": Published("Figure 5: of 1,000 binomial selections, larger than 3", 994, "", 0),
+        "accurate": Published("Figure 5: of 1,000 classifiers, accuracy above 80%", 994, "", 0),
+        "first-phase": Published("Figure 6: accuracy of the first phase at n_s = 10, above", 95, "%", 0.5),
+        "second-phase": Published("Figure 6: accuracy of the second phase on its nine classes", 99.1, "%", 0.05),
+    }
+)
+
+
+@dataclass(frozen=True)
+class DeltaPanel:
+    """One panel of Figure 2: how delta grows with rho under P6, for all schemes."""
+
+    name: str
+    n: int
+    size: int
+    largest: int
+
+
+PANELS = (DeltaPanel("figure-2-left", 13_007, 10, 900), DeltaPanel("figure-2-right", 50_000, 1_000, 36))
+"""Both end just beyond delta = 1, above which nothing is ever certified."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The experiments at one scale.
+
+    Attributes:
+        name: "smoke", "cpu" or "paper".
+        sets: the rows of Figure 4 by name, each a configuration of scheme "without".
+        sizes: per row, the selection sizes n_s.
+        trusted: per row, the numbers of trusted examples n_c beside 0, which the first size is trained with.
+        distribution: the row whose binomial selections Figure 5 shows, at its first size.
+        phases: the configuration of Figure 6, two-phase; `phase_sizes` its n_s.
+        phase_sizes: see `phases`.
+        comparable: whether data and sizes are the paper's, so that its numbers may be set beside ours.
+    """
+
+    name: str
+    sets: Mapping[str, ExamplesConfig]
+    sizes: Mapping[str, tuple[int, ...]]
+    trusted: Mapping[str, tuple[int, ...]]
+    distribution: str
+    phases: ExamplesConfig
+    phase_sizes: tuple[int, ...]
+    comparable: bool
+
+    def arms(self) -> dict[str, ExamplesConfig]:
+        """Every run of this scale by name; figures share runs."""
+        arms: dict[str, ExamplesConfig] = {}
+        for row, config in self.sets.items():
+            for scheme in SCHEMES:
+                for size in self.sizes[row]:
+                    arms[arm_name(row, scheme, size)] = _drawn(config, scheme, size, _examples(row))
+                for count in self.trusted[row]:
+                    size = self.sizes[row][0]
+                    trusting = replace(config, trusted=f"0-{count - 1}")
+                    arms[arm_name(row, scheme, size, count)] = _drawn(trusting, scheme, size, _examples(row) - count)
+        for size in self.phase_sizes:
+            arms[f"two-phase-{size}"] = replace(self.phases, scheme="with", size=size)
+            arms[f"one-phase-{size}"] = replace(self.phases, scheme="with", size=size, trusted_classes=())
+        return arms
+
+
+def arm_name(row: str, scheme: str, size: int, trusted: int = 0) -> str:
+    """The name of a run of Figure 4."""
+    return f"{row}-{scheme}-{size}" + (f"-trusted-{trusted}" if trusted else "")
+
+
+def _drawn(config: ExamplesConfig, scheme: str, size: int, n: int) -> ExamplesConfig:
+    """The configuration with one scheme; for binomial selection p is n_s over the published n, a constant."""
+    if scheme == "binomial":
+        return replace(config, scheme=scheme, size=None, p=round(size / n, 12))
+    return replace(config, scheme=scheme, size=size)
+
+
+def _examples(row: str) -> int:
+    """Training examples of a data set, as the paper states them (CIFAR-10 has 50,000, not 60,000)."""
+    return {"mnist-1-7": 13_007, "mnist": 60_000, "cifar10": 50_000, "digits-1-7": 272}[row]
+
+
+def scale(name: str, *, data_dir: str | None = None) -> Scale:
+    """The experiments at a scale.
+
+    `smoke` runs everything on embedded digits, to show that it works; `cpu` has the paper's MNIST halves with 1,000
+    classifiers each; `paper` adds the large selections and CIFAR-10, for which a GPU is needed.
+
+    Args:
+        name: "smoke", "cpu" or "paper".
+        data_dir: folder with the official files (`mnist/`, `cifar10/`).
+
+    Raises:
+        ConfigError: there is no such scale.
+    """
+    if name not in _SCALES:
+        raise ConfigError(f"scale {name!r} is not one of {', '.join(_SCALES)}")
+    chosen = _SCALES[name]
+    if name == "smoke":
+        return chosen
+    sets = {row: replace(config, data_dir=data_dir) for row, config in chosen.sets.items()}
+    return replace(chosen, sets=sets, phases=replace(chosen.phases, data_dir=data_dir))
+
+
+_DIGITS = ExamplesConfig(data="digits", models=40, steps=40, long_steps=200, baseline=False)
+_MNIST = ExamplesConfig(data="mnist", models=1000, baseline=False)
+_PAIR = replace(_MNIST, classes=("1", "7"))
+_CIFAR = ExamplesConfig(data="cifar10", models=500, steps=500, batch_size=64, lr=0.05, long_steps=5000, baseline=False)
+_ALL_BUT_NINE = tuple(str(digit) for digit in range(9))
+
+_SCALES: Mapping[str, Scale] = MappingProxyType(
+    {
+        "smoke": Scale(
+            name="smoke",
+            sets={"digits-1-7": replace(_DIGITS, classes=("1", "7"))},
+            sizes={"digits-1-7": (10,)},
+            trusted={"digits-1-7": (20,)},
+            distribution="digits-1-7",
+            phases=replace(_DIGITS, trusted_classes=_ALL_BUT_NINE),
+            phase_sizes=(10,),
+            comparable=False,
+        ),
+        "cpu": Scale(
+            name="cpu",
+            sets={"mnist-1-7": _PAIR, "mnist": replace(_MNIST, steps=200)},
+            sizes={"mnist-1-7": (10, 50), "mnist": (100,)},
+            trusted={"mnist-1-7": (100,), "mnist": (100,)},
+            distribution="mnist-1-7",
+            phases=replace(_MNIST, trusted_classes=_ALL_BUT_NINE, long_steps=4000),
+            phase_sizes=(10, 50, 100),
+            comparable=True,
+        ),
+        "paper": Scale(
+            name="paper",
+            sets={"mnist-1-7": _PAIR, "mnist": replace(_MNIST, steps=400), "cifar10": _CIFAR},
+            sizes={"mnist-1-7": (10, 50, 100, 1000), "mnist": (100, 500, 1000), "cifar10": (500, 1000)},
+            trusted={"mnist-1-7": (100, 1000), "mnist": (100, 1000), "cifar10": (1000,)},
+            distribution="mnist-1-7",
+            phases=replace(_MNIST, trusted_classes=_ALL_BUT_NINE, steps=200, long_steps=12_000),
+            phase_sizes=(10, 50, 100, 1000),
+            comparable=True,
+        ),
+    }
+)

@@ -1,0 +1,355 @@
+"""`holdfast reproduce selection`: Figures 2, 4, 5 and 6 of the randomized-selection paper, beside its numbers.
+
+Figure 2 and the places where certified accuracy reaches zero follow from formulas alone; the rest is trained, every
+run in an ordinary run folder under `OUT/runs`. Curves are the corrected, rigorous certificates (all inputs share
+alpha); the comparison with printed numbers uses the paper's own settings, and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binom
+
+from holdfast.certification import Certificate, certify_ideal, clopper_pearson_lower, delta, radius
+from holdfast.ensemble import Votes
+from holdfast.experiments.certificates import EXAMPLES, certify_votes
+from holdfast.experiments.events import Events, Silent
+from holdfast.experiments.paper_selection import (
+    PANELS,
+    PUBLISHED,
+    SCHEME_NAMES,
+    SCHEMES,
+    DeltaPanel,
+    Scale,
+    arm_name,
+    scale,
+)
+from holdfast.experiments.reproduction import ALPHA, Reproduction, Runs
+from holdfast.report import Comparison, LinePlot, Series, Table, comparison_table
+
+MODELS = 1000
+PAIR, PAIR_SIZE = 13_007, 10
+"""MNIST 1/7 and the selection size behind the paper's printed numbers."""
+_LEVELS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 400, 600, 800)
+
+Plots = list[tuple[str, LinePlot]]
+
+
+def reproduce_selection(
+    out: Path,
+    *,
+    scale_name: str = "smoke",
+    data_dir: str | None = None,
+    seed: str | None = None,
+    only: Sequence[str] = (),
+    threads: int | None = None,
+    device: str = "cpu",
+    events: Events | None = None,
+) -> Reproduction:
+    """Train what the figures need (or take it from `out`), certify, draw and compare.
+
+    Args:
+        out: folder for runs, figures and tables; runs already there are continued.
+        scale_name: "smoke", "cpu" or "paper".
+        data_dir: folder with the official files.
+        seed: makes all runs repeatable.
+        only: names of runs to train now; figures that need others are left out, or leave those curves out.
+        threads: threads to train with.
+        device: where torch computes; CIFAR-10 needs "cuda".
+        events: hears what happens.
+    """
+    chosen = scale(scale_name, data_dir=data_dir)
+    runs = Runs(
+        chosen, Path(out), seed=seed, only=tuple(only), threads=threads, device=device, events=events or Silent()
+    )
+    figure_6, phases = _figure6(runs)
+    plots = [*figure2(), *_figure4(runs), *_figure5(runs), *figure_6]
+    rows = _accuracies(runs)
+    tables = [
+        comparison_table("Published numbers beside ours", [*formulas(), *_measured(runs)]),
+        delta_table(),
+        *([rows] if rows is not None else []),
+        *([phases] if phases is not None else []),
+    ]
+    return Reproduction.write(runs.out, scale_name, tables, plots)
+
+
+def figure2() -> Plots:
+    """Both panels of Figure 2, exactly: the gap that rho poisoned examples can close, for all schemes."""
+    return [(panel.name, _delta_plot(panel)) for panel in PANELS]
+
+
+def _delta_plot(panel: DeltaPanel) -> LinePlot:
+    rho = np.arange(panel.largest + 1)
+    series = [
+        Series.of(
+            SCHEME_NAMES[scheme],
+            rho,
+            [float(delta(scheme, "P6", panel.n, panel.size, int(r))) for r in rho],
+            dash=number,
+        )
+        for number, scheme in enumerate(SCHEMES)
+    ]
+    title = f"Figure 2: n = {panel.n:,}, n_s = {panel.size:,}"
+    return LinePlot(title, "rho, poisoned examples", "delta(rho) under P6", tuple(series), percent=False)
+
+
+def delta_table() -> Table:
+    """Figure 2 in numbers: the smallest rho that not even a unanimous vote survives, and who is best where."""
+    rows = []
+    for panel in PANELS:
+        most = [radius(scheme, "P6", panel.n, panel.size, 1) for scheme in SCHEMES]
+        middle = panel.size
+        order = sorted(SCHEMES, key=lambda s: delta(s, "P6", panel.n, panel.size, 2 * middle))
+        rows.append((f"n = {panel.n}, n_s = {panel.size}", *(str(m + 1) for m in most), " < ".join(order)))
+    columns = ("panel", *(f"{scheme}: first rho with delta >= 1" for scheme in SCHEMES), "order at rho = 2 n_s")
+    notes = (
+        "From formulas alone. Binomial selection has the smallest delta where rho > n_s; where rho < n_s it is above "
+        "bagging with replacement, and at rho = n_s equal to it. Without replacement is always the largest.",
+    )
+    return Table("Figure 2 in numbers", columns, tuple(rows), notes=notes)
+
+
+def formulas() -> list[Comparison]:
+    """The printed numbers that follow from formulas, at unanimous votes unless the note says otherwise."""
+    gap = {count: 2 * Fraction(float(clopper_pearson_lower(count, MODELS, ALPHA))) - 1 for count in (997, MODELS)}
+
+    def zero(scheme: str, count: int) -> int:
+        return radius(scheme, "P6", PAIR, PAIR_SIZE, gap[count]) + 1
+
+    one_sided = f"formula: T = {MODELS:,}, one-sided alpha = {ALPHA:g} per input"
+    share = float(binom.sf(3, PAIR, PAIR_SIZE / PAIR))
+    low, high = (float(binom.ppf(tail, MODELS, share)) for tail in (0.005, 0.995))
+    return [
+        _compare("zero-without", zero("without", MODELS), note=f"{one_sided}, all votes equal"),
+        _compare(
+            "zero-with",
+            zero("with", MODELS),
+            note=f"{one_sided}, all votes equal; 857 needs alpha between 0.0020 and 0.0029, no votes give it at 0.001",
+        ),
+        _compare("zero-binomial", zero("binomial", 997), note=f"{one_sided}, 997 of 1,000 votes; 884 if all are equal"),
+        Comparison(
+            PUBLISHED["sizes"].claim,
+            PUBLISHED["sizes"].value,
+            MODELS * share,
+            low,
+            high,
+            note="formula: the expected number, and where 99% of draws fall",
+        ),
+    ]
+
+
+def _compare(key: str, ours: float | None, *, note: str = "") -> Comparison:
+    told = PUBLISHED[key]
+    return Comparison(
+        told.claim,
+        told.value,
+        None if ours is None else float(ours),
+        unit=told.unit,
+        precision=told.precision,
+        note=note,
+    )
+
+
+def _as_published(votes: Votes) -> Certificate:
+    """Algorithm 1 as printed, per input; only its Corollary 1 for insertions is replaced by the correct one."""
+    from holdfast.experiments.certificates import SCHEMES as SCHEME_OF_DESIGN
+
+    design = votes.design
+    return certify_ideal(
+        votes.counts(),
+        n=design.n,
+        k=design.expected_size,
+        alpha=ALPHA,
+        simultaneous=False,
+        method="as-published-selection",
+        scheme=SCHEME_OF_DESIGN[design.kind],
+        poisoning="P6",
+        kind="data",
+    )
+
+
+def _rigorous(votes: Votes) -> Certificate:
+    return certify_votes(votes, alpha=ALPHA, kinds=["data"], poisoning="P6")[0]
+
+
+def _labels(votes: Votes) -> NDArray[np.int64]:
+    assert votes.labels is not None  # every run of a reproduction is on labeled data
+    return votes.labels
+
+
+def _curve(name: str, votes: Votes, *, dash: int = 0, color: int | None = None) -> Series:
+    curve = _rigorous(votes).curve(_labels(votes))
+    return Series.of(name, np.arange(len(curve)), curve, dash=dash, color=color)
+
+
+def _plot(title: str, series: Sequence[Series]) -> LinePlot:
+    return LinePlot(title, f"rho, poisoned {EXAMPLES}", "certified accuracy", tuple(series), steps=True)
+
+
+def _trusted_only(runs: Runs[Scale], arm: str, length: float) -> list[Series]:
+    """The model on trusted data alone, which no poisoning moves."""
+    accuracy = runs.reports[arm].trusted_only_accuracy
+    return [] if accuracy is None else [Series.of("trusted data only", [0, length], [accuracy] * 2, color=7, dash=2)]
+
+
+def _figure4(runs: Runs[Scale]) -> Plots:
+    """One plot per data set and scheme: sizes of selections, and trusted examples with their baseline."""
+    plots = []
+    for row in runs.scale.sets:
+        for scheme in SCHEMES:
+            arms = [
+                (f"n_s = {size}" + (f", n_c = {count}" if count else ""), arm_name(row, scheme, size, count))
+                for size, count in _settings(runs.scale, row)
+            ]
+            series: list[Series] = []
+            for number, (words, arm) in enumerate(arms):
+                if runs.has(arm):
+                    series.append(_curve(words, runs.votes(arm), dash=int("trusted" in arm), color=number % 7))
+                    series += _trusted_only(runs, arm, series[-1].x[-1])
+            if series:
+                plots.append((f"figure-4-{row}-{scheme}", _plot(f"Figure 4: {row}, {SCHEME_NAMES[scheme]}", series)))
+    return plots
+
+
+def _settings(chosen: Scale, row: str) -> Iterator[tuple[int, int]]:
+    """(n_s, n_c) of the runs of a data set."""
+    yield from ((size, 0) for size in chosen.sizes[row])
+    yield from ((chosen.sizes[row][0], count) for count in chosen.trusted[row])
+
+
+def _distribution_arm(chosen: Scale) -> str:
+    return arm_name(chosen.distribution, "binomial", chosen.sizes[chosen.distribution][0])
+
+
+def _figure5(runs: Runs[Scale]) -> Plots:
+    """How large binomial selections come out, and how accurate classifiers are at each size."""
+    arm = _distribution_arm(runs.scale)
+    if not runs.has(arm):
+        return []
+    votes = runs.votes(arm)
+    sizes, accuracy = _sizes_and_accuracies(votes)
+    shown = np.arange(sizes.max() + 1)
+    p = float(votes.design.p or 0)
+    expected = votes.n_models * binom.pmf(shown, votes.design.n, p)
+    drawn = np.bincount(sizes, minlength=len(shown))
+    mean = [accuracy[sizes == size].mean() if (sizes == size).any() else np.nan for size in shown]
+    words = f"{votes.n_models:,} binomial selections, p = {p:g}"
+    counts = (Series.of("drawn", shown, drawn), Series.of("expected (formula)", shown, expected, dash=1))
+    by_size = (Series.of("mean accuracy of the classifiers", shown, mean),)
+    return [
+        (
+            "figure-5-top",
+            LinePlot(f"Figure 5, top: {words}", "size of the selection", "selections", counts, percent=False),
+        ),
+        ("figure-5-bottom", LinePlot(f"Figure 5, bottom: {words}", "size of the selection", "accuracy", by_size)),
+    ]
+
+
+def _sizes_and_accuracies(votes: Votes) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Per classifier: how many examples it saw, and its accuracy on its own."""
+    return votes.design.membership.sum(axis=1), (votes.votes == _labels(votes)).mean(axis=1)
+
+
+def _figure6(runs: Runs[Scale]) -> tuple[Plots, Table | None]:
+    """Two-phase classifiers against ordinary ones at the same sizes, where one class is not trusted."""
+    plots: Plots = []
+    rows: list[tuple[str, ...]] = []
+    values: list[tuple[object, ...]] = []
+    for kind, words in (("two-phase", "Figure 6, left: two-phase"), ("one-phase", "Figure 6, right: ordinary")):
+        series = []
+        for size in runs.scale.phase_sizes:
+            arm = f"{kind}-{size}"
+            if not runs.has(arm):
+                continue
+            votes = runs.votes(arm)
+            series.append(_curve(f"n_s = {size}", votes))
+            report = runs.reports[arm]
+            found = (votes.design.n, report.headline.certified_accuracy(0), _rigorous(votes).max_radius)
+            alone = report.trusted_only_accuracy
+            rows.append((arm, f"{found[0]:,}", f"{100 * found[1]:.1f}", str(found[2]), _percent(alone)))
+            values.append((arm, *found, alone))
+        if series:
+            alone_lines = _trusted_only(runs, arm, max(s.x[-1] for s in series)) if kind == "two-phase" else []
+            plots.append((f"figure-6-{kind}", _plot(words, [*series, *alone_lines])))
+    if not rows:
+        return plots, None
+    columns = ("run", "n (untrusted)", "certified accuracy at 0 (%)", "largest rho", "trusted data only (%)")
+    notes = (
+        "Two-phase runs are certified against poisoning of the untrusted class only, so their n is smaller: rho counts "
+        "other examples than in ordinary runs. The model on trusted data alone is certified for every rho.",
+    )
+    return plots, Table("Figure 6 in numbers", columns, tuple(rows), tuple(values), notes)
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f}"
+
+
+def _accuracies(runs: Runs[Scale]) -> Table | None:
+    """Figure 4 in numbers: certified accuracy of every run, always with the model on trusted data alone beside it."""
+    rows, values = [], []
+    wanted = [
+        arm_name(row, scheme, size, count)
+        for row in runs.scale.sets
+        for size, count in _settings(runs.scale, row)
+        for scheme in SCHEMES
+    ]
+    arms = [arm for arm in wanted if runs.has(arm)]
+    if not arms:
+        return None
+    found = {arm: _rigorous(runs.votes(arm)) for arm in arms}
+    top = max(certificate.max_radius for certificate in found.values())
+    levels = [m for m in _LEVELS if m <= max(top, 0)]
+    for arm, certificate in found.items():
+        shares = [certificate.certified_accuracy(_labels(runs.votes(arm)), m) for m in levels]
+        alone = runs.reports[arm].trusted_only_accuracy
+        rows.append((arm, *(f"{100 * share:.1f}" for share in shares), str(certificate.max_radius), _percent(alone)))
+        values.append((arm, *shares, certificate.max_radius, alone))
+    columns = ("run", *(f"rho={m}" for m in levels), "largest rho", "trusted only")
+    notes = (
+        f"certified accuracy (%) under P6, rigorous, alpha = {ALPHA:g} shared by all inputs; "
+        "the model on trusted data alone is certified for every rho",
+    )
+    return Table("Figure 4 in numbers", columns, tuple(rows), tuple(values), notes)
+
+
+def _measured(runs: Runs[Scale]) -> list[Comparison]:
+    """The printed numbers that were trained here, in the paper's own settings."""
+    if not runs.scale.comparable:
+        return [_compare(key, None) for key in ("accurate", "first-phase", "second-phase")]
+    made = []
+    for scheme in SCHEMES:
+        arm = arm_name("mnist-1-7", scheme, PAIR_SIZE)
+        if runs.has(arm):
+            votes = runs.votes(arm)
+            zero = _as_published(votes).max_radius + 1
+            note = f"measured: Algorithm 1 as printed (two-sided alpha/2, per input), T = {votes.n_models:,}"
+            made.append(_compare(f"zero-{scheme}", zero, note=note))
+    arm = _distribution_arm(runs.scale)
+    if runs.has(arm):
+        sizes, accuracy = _sizes_and_accuracies(runs.votes(arm))
+        made.append(_compare("sizes", int((sizes > 3).sum()), note="measured: our draw"))
+        made.append(_compare("accurate", int((accuracy > 0.8).sum()), note="measured"))
+    arm = f"two-phase-{PAIR_SIZE}"
+    if runs.has(arm):
+        made += _phase_accuracies(runs, arm)
+    return made
+
+
+def _phase_accuracies(runs: Runs[Scale], arm: str) -> list[Comparison]:
+    votes = runs.votes(arm)
+    labels = _labels(votes)
+    nine = labels == 9
+    first = float(((votes.votes == 9) == nine).mean())
+    alone = runs.reports[arm].trusted_only_accuracy
+    second = None if alone is None else 100 * alone * len(labels) / int((~nine).sum())
+    return [
+        _compare("first-phase", 100 * first, note="measured: mean over classifiers, on all test inputs"),
+        _compare("second-phase", second, note="measured: on the test inputs of its nine classes"),
+    ]
