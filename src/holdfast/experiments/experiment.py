@@ -96,7 +96,12 @@ class Experiment:
             for attack in self.attacks if attackers else ("none",):
                 for rule in self.rules:
                     for seed in self.seeds:
-                        what = {"rule": _plain(rule), "attack": _plain(attack), "attackers": attackers, "seed": seed}
+                        what: dict[str, Any] = {
+                            "rule": _plain(rule),
+                            "attack": _plain(attack),
+                            "attackers": attackers,
+                            "seed": seed,
+                        }
                         yield Cell(label_of(rule), label_of(attack), attackers, replace(self.federation, **what))
 
 
