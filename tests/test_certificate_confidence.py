@@ -147,6 +147,9 @@ def test_hypergeometric_bound_is_the_smallest_not_rejected(population: int, data
         ways = sum(math.comb(marked, i) * math.comb(population - marked, draws - i) for i in range(count, draws + 1))
         return Fraction(ways, math.comb(population, draws))
 
+    at = chance(data.draw(st.integers(0, population)))
+    if 0 < at < 1 and data.draw(st.booleans()):
+        alpha = at  # equality: not rejected means strictly above
     expected = next(marked for marked in range(population + 1) if chance(marked) > alpha)
     assert hypergeometric_lower(count, draws, population, alpha) == expected
 

@@ -64,8 +64,9 @@ def test_seed_gives_the_design_back_and_only_that_seed(design: Design) -> None:
     assert not design.verify(design.seed + b"?")
     assert design.without_seed().seed is None
     assert design.without_seed().fingerprint == design.fingerprint
-    assert design.seed.hex() not in repr(design)
-    assert repr(design.seed) not in repr(design)
+    if len(design.seed) >= 6:  # shorter ones may turn up by chance
+        assert design.seed.hex() not in repr(design)
+        assert repr(design.seed)[2:-1] not in repr(design)
 
 
 def test_changed_membership_is_noticed() -> None:

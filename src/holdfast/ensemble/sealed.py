@@ -2,7 +2,7 @@
 
 Inside lies a manifest (JSON) with the file's format, its facts and the SHA-256 of every array, and a seal, the
 SHA-256 of the manifest. Hashes find accidents and careless edits; they do not stop a forger who recomputes them.
-Keep the seal elsewhere (`Votes.seal`) to notice that too.
+Keep the seal, which `Votes.save` returns, elsewhere to notice that too.
 """
 
 from __future__ import annotations
