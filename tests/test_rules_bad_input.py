@@ -61,7 +61,7 @@ def test_too_few_clients(rule: Any, n: int, message: str) -> None:
         ([np.zeros(2, dtype=complex)], "real numbers"),
         (torch.zeros(2, 2, dtype=torch.complex64), "real numbers"),
         (torch.zeros(2, 2).to_sparse(), "dense"),
-        ([[object()]], "vector of numbers"),
+        ([[Ellipsis]], "vector of numbers"),
     ],
     ids=repr,
 )

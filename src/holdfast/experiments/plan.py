@@ -58,8 +58,8 @@ def plan_table(
     cells = [(r.design, r.certificate, str(r.n_models), str(r.pairs), "never" if r.m < 0 else str(r.m)) for r in rows]
     values = [(r.design, r.certificate, r.n_models, r.pairs, r.m) for r in rows]
     notes = [
-        f"m = malicious clients, of {n}; k = {k}, {n_inputs} inputs, alpha = {alpha:g}; ties go to the smaller label, so "
-        "inputs that get the smallest label may reach one more"
+        f"m = malicious clients, of {n}; k = {k}, {n_inputs} inputs, alpha = {alpha:g}; ties go to the smaller label, "
+        "so inputs that get the smallest label may reach one more"
     ]
     notes += [_hopeless(r, n, k, alpha, n_inputs, n_labels) for r in rows if r.m < 1]
     columns = ("design", "certificate", "models", "client trainings", "largest m")
