@@ -1,6 +1,6 @@
 """Residual reweighting block by block: `fit_block` on every block, `shares` once, `correct_block` on every block.
 
-Arrays in main memory go through the compiled passes (`irls_code.py`); tensors on a device, and what is not compiled
+Arrays in main memory go through the compiled passes (`irls_code.py`, `irls_correct.py`); tensors on a device, and what is not compiled
 (Theil-Sen lines through many clients), through `residuals.py`. Nothing larger than a block is kept
 but what the caller keeps: a `Fit` holds two numbers and n bits per coordinate, so that the second pass need not
 repeat the first.
@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from holdfast.aggregation.kernels import emit
 from holdfast.aggregation.kernels.coordinate import Floats, median, row_list
 from holdfast.aggregation.kernels.gram import weighted_sum
-from holdfast.aggregation.kernels.irls_code import Form, correct_kernel, fit_kernel
+from holdfast.aggregation.kernels.irls_code import Form, fit_kernel
+from holdfast.aggregation.kernels.irls_correct import correct_kernel
 from holdfast.aggregation.kernels.networks import MAX_NETWORK
 from holdfast.aggregation.kernels.options import Options
 from holdfast.aggregation.kernels.parallel import for_chunks
