@@ -233,7 +233,7 @@ def show(name: str, rows: list[Row], table: dict[str, dict[str, float]]) -> None
 def main() -> None:
     """Measure, print, and write `benchmarks/results/training_rounds.json`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--networks", nargs="+", choices=AIMS, default=list(AIMS))
     parser.add_argument("--flower-python", help="Python of an environment with flwr[simulation]")
     parser.add_argument("--pfl-python", help="Python of an environment with pfl")
     parser.add_argument("--turns", type=int, default=5)

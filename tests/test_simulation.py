@@ -92,13 +92,13 @@ def test_model_replacement_replaces_the_model_under_averaging(monkeypatch):
     attack = {"name": "model-replacement", "knowledge": "all", "factor": None, "at": 2, "target": 1, "effort": 3.0}
     config = SimulateConfig(clients=7, rounds=3, attackers=2, attack=attack, seed=1)
     seen = {}
-    crafted = simulation._Loop._crafted
+    crafted = simulation.RoundLoop._crafted
 
     def spy(self, params, state, number, clients, malicious, honest, own):
         seen[number] = params + own.mean(axis=0)
         return crafted(self, params, state, number, clients, malicious, honest, own)
 
-    monkeypatch.setattr(simulation._Loop, "_crafted", spy)
+    monkeypatch.setattr(simulation.RoundLoop, "_crafted", spy)
     found = simulate(config)
     assert list(seen) == [2], "the schedule has one round"
     np.testing.assert_allclose(found.model, seen[2], atol=1e-5)

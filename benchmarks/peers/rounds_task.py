@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-CLIENTS, STEPS, BATCH, LR, ROWS = 10, 5, 32, 0.01, 160
+CLIENTS = int(os.environ.get("HOLDFAST_BENCHMARK_CLIENTS", "10"))
+STEPS, BATCH, LR, ROWS = 5, 32, 0.01, 160
 SAMPLES_PER_ROUND = CLIENTS * STEPS * BATCH
 MARK = "HOLDFAST_BENCHMARK"
 
@@ -32,7 +33,19 @@ def har() -> nn.Module:
     return nn.Sequential(nn.Linear(561, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 6))
 
 
-NETWORKS = {"cnn": (cnn, (1, 28, 28), 10), "har": (har, (561,), 6)}
+def small_cnn() -> nn.Module:
+    """The CNN of Fu et al. (2019), Table 5, 3,146 parameters."""
+    return nn.Sequential(
+        *(nn.Conv2d(1, 4, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 8, 5), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Flatten(), nn.Linear(128, 16), nn.ReLU(), nn.Linear(16, 10)),
+    )
+
+
+NETWORKS = {
+    "cnn": (cnn, (1, 28, 28), 10),
+    "har": (har, (561,), 6),
+    "small-cnn": (small_cnn, (1, 28, 28), 10),
+}
 
 
 def flops_per_sample(name: str) -> float:

@@ -97,7 +97,7 @@ def simulate(
     dataset = federation.dataset
     name = config.model or default_model(federation)
     factory = model_factory(name, dataset.x_train.shape[1:], dataset.n_labels)
-    loop = _Loop(federation, threat, Machinery(factory, engine, device, threads))
+    loop = RoundLoop(federation, threat, Machinery(factory, engine, device, threads))
     return loop.run(checkpoint, events)
 
 
@@ -110,8 +110,12 @@ def default_model(federation: AttackedFederation) -> str:
     )
 
 
-class _Loop:
-    """One federation in the making."""
+class RoundLoop:
+    """One federation in the making: `run` does all rounds, `round` one.
+
+    Attributes:
+        seconds: wall-clock seconds so far, by what they went into.
+    """
 
     def __init__(self, federation: AttackedFederation, threat: Threat, machinery: Machinery) -> None:
         self.federation, self.threat, self.config = federation, threat, federation.config
