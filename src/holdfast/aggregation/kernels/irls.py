@@ -1,9 +1,9 @@
 """Residual reweighting block by block: `fit_block` on every block, `shares` once, `correct_block` on every block.
 
-Arrays in main memory go through the compiled passes (`irls_code.py`, `irls_correct.py`); tensors on a device, and what is not compiled
-(Theil-Sen lines through many clients), through `residuals.py`. Nothing larger than a block is kept
-but what the caller keeps: a `Fit` holds two numbers and n bits per coordinate, so that the second pass need not
-repeat the first.
+Arrays in main memory go through the compiled passes (`irls_code.py`, `irls_correct.py`); tensors on a device, and what
+is not compiled (Theil-Sen lines through many clients), through `residuals.py`. Nothing larger than a block is kept but
+what the caller keeps: a `Fit` holds two numbers and n bits per coordinate, so that the second pass need not repeat the
+first.
 """
 
 from __future__ import annotations
