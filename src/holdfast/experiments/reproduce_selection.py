@@ -195,7 +195,11 @@ def _plot(title: str, series: Sequence[Series]) -> LinePlot:
 def _trusted_only(runs: Runs[Scale], arm: str, length: float) -> list[Series]:
     """The model on trusted data alone, which no poisoning moves."""
     accuracy = runs.reports[arm].trusted_only_accuracy
-    return [] if accuracy is None else [Series.of("trusted data only", [0, length], [accuracy] * 2, color=7, dash=2)]
+    if accuracy is None:
+        return []
+    trusted = runs.scale.arms()[arm].trusted
+    words = f" (n_c = {int(trusted.rpartition('-')[2]) + 1})" if trusted else ""
+    return [Series.of(f"trusted data only{words}", [0, length], [accuracy] * 2, color=7, dash=2)]
 
 
 def _figure4(runs: Runs[Scale]) -> Plots:
@@ -269,9 +273,8 @@ def _figure6(runs: Runs[Scale]) -> tuple[Plots, Table | None]:
                 continue
             votes = runs.votes(arm)
             series.append(_curve(f"n_s = {size}", votes))
-            report = runs.reports[arm]
-            found = (votes.design.n, report.headline.certified_accuracy(0), _rigorous(votes).max_radius)
-            alone = report.trusted_only_accuracy
+            certificate, alone = _rigorous(votes), runs.reports[arm].trusted_only_accuracy
+            found = (votes.design.n, certificate.certified_accuracy(_labels(votes), 0), certificate.max_radius)
             rows.append((arm, f"{found[0]:,}", f"{100 * found[1]:.1f}", str(found[2]), _percent(alone)))
             values.append((arm, *found, alone))
         if series:
