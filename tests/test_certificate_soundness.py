@@ -34,7 +34,7 @@ def true_radius(votes: np.ndarray, membership: np.ndarray, n_labels: int) -> int
 
 
 @st.composite
-def ensembles(draw: st.DrawFn, most_clients: int = 6, most_models: int = 8) -> tuple[np.ndarray, np.ndarray, int]:
+def ensembles(draw: st.DrawFn, most_clients: int = 8, most_models: int = 8) -> tuple[np.ndarray, np.ndarray, int]:
     n, models = draw(st.integers(1, most_clients)), draw(st.integers(1, most_models))
     n_labels = draw(st.integers(2, 4))
     cell = st.lists(st.booleans(), min_size=n, max_size=n)

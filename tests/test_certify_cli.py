@@ -183,7 +183,8 @@ def test_kill_at_any_moment_and_resume_gives_the_votes_of_an_uninterrupted_run(t
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("certify", "--clients", 5, "--k", 9), "k=9"),
+        (("certify", "--clients", 20, "--k", 90), "k=90"),
+        (("certify", "--clients", 5, "--k", 2), "10 groups"),
         (("certify", "--clients", 20, "--k", 2, "--alpha", 1.5), "alpha"),
         (("certify", "--clients", 20, "--k", 0), "k=0"),
         (("certify", "--clients", 100000, "--k", 2), "100000"),

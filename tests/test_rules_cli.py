@@ -39,7 +39,7 @@ def test_rules_lists_the_registry() -> None:
 def test_aggregate_writes_the_result_and_prints_the_verdict(files: list[str], tmp_path: Path) -> None:
     out = tmp_path / "agg.safetensors"
     arguments = ["aggregate", *files, "--rule", "trimmed-mean", "--param", "f=2", "--out", str(out)]
-    result = runner.invoke(app, arguments, env={"COLUMNS": "200"})
+    result = runner.invoke(app, arguments, env={"COLUMNS": "400"})
     assert result.exit_code == 0, result.output
     assert load_file(out)["w"].shape == (30,)
     assert "9 clients, 2 replaced" in result.stdout
