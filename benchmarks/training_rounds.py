@@ -26,7 +26,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -66,7 +66,7 @@ class Turn:
 
     cpu_rate: float
     wall_rate: float
-    of_peak: float
+    peak: float
 
 
 @dataclass
@@ -90,10 +90,16 @@ class Row:
         self.turns.append(None)
         self.problem = problem
 
-    def median(self, quantity: str) -> float | None:
-        """Over the turns that worked."""
-        values = [getattr(turn, quantity) for turn in self.turns if turn is not None]
-        return statistics.median(values) if values else None
+    def values(self, quantity: str) -> list[float]:
+        """Of the turns that worked."""
+        return [getattr(turn, quantity) for turn in self.turns if turn is not None]
+
+    def content(self) -> dict[str, object]:
+        """For the results file."""
+        facts = {"network": self.network, "contender": self.contender, "version": self.version}
+        return (
+            facts | {"problem": self.problem} | {name: self.values(name) for name in ("cpu_rate", "wall_rate", "peak")}
+        )
 
 
 def plain_loop(name: str) -> Callable[[int], float]:
@@ -219,10 +225,10 @@ def show(name: str, rows: list[Row], table: dict[str, dict[str, float]]) -> None
     print(f"\n{name}: {flops_per_sample(name) / 1e6:.2f} MFLOP per sample, {SAMPLES_PER_ROUND} samples per round")
     print(f"{'contender':24}{'samples/cpu-s':>14}{'samples/s':>12}{'of peak':>9}   ours is faster per cpu-second by")
     for row in rows:
-        rates = [row.median(quantity) for quantity in ("cpu_rate", "wall_rate", "of_peak")]
-        if None in rates:
+        if not any(row.turns):
             print(f"{row.contender:24}not run: {row.problem}")
             continue
+        rates = [statistics.median(row.values(quantity)) for quantity in ("cpu_rate", "wall_rate", "peak")]
         ratio = table.get(row.contender)
         by = f"{ratio['median']:.1f} ({ratio['low']:.1f}-{ratio['high']:.1f})" if ratio else ""
         aim = AIMS[name].get(row.contender)
@@ -238,8 +244,10 @@ def main() -> None:
     parser.add_argument("--pfl-python", help="Python of an environment with pfl")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="a quarter of the rounds, two turns")
-    parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "training_rounds.json")
+    parser.add_argument("--json", type=Path, help="default: benchmarks/results/training_rounds[_quick].json")
     options = parser.parse_args()
+    default = Path(__file__).parent / "results" / f"training_rounds{'_quick' if options.quick else ''}.json"
+    options.json = options.json or default
     options.turns = 2 if options.quick else options.turns
     torch.set_num_threads(1)
     results = {}
@@ -247,7 +255,7 @@ def main() -> None:
         rows = compare(name, options)
         table = ratios(rows)
         show(name, rows, table)
-        results[name] = {"rows": [asdict(row) for row in rows], "faster_by": table, "aims": AIMS[name]}
+        results[name] = {"rows": [row.content() for row in rows], "faster_by": table, "aims": AIMS[name]}
         write(options, results)
 
 
