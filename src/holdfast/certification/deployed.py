@@ -116,15 +116,17 @@ def check_membership(membership: ArrayLike, n_models: int) -> NDArray[np.bool_]:
 
 def _degree_radii(columns: Integers, members: NDArray[np.bool_], label: Integers, lead: Integers) -> Integers:
     """The degree bound for every input, in chunks; rivals that cannot bind are skipped."""
-    models, n = members.shape
-    small = np.int16 if 2 * members.sum(axis=0).max(initial=0) < 2**15 else np.int64
+    n = members.shape[1]
+    degrees = members.sum(axis=0)
+    members = members[:, degrees > 0]  # of many training examples, few may ever be selected; the others score nothing
+    small = np.int16 if 2 * degrees.max(initial=0) < 2**15 else np.int64
     reach: Any = sparse.csr_array(members.T.astype(small))
     radius = np.empty(columns.shape[1], dtype=np.int64)
-    step = max(1, CHUNK_CELLS // max(models, n))
+    step = max(1, CHUNK_CELLS // max(members.shape))
     for start in range(0, columns.shape[1], step):
         part = slice(start, start + step)
         radius[part] = _degree_chunk(columns[:, part], reach, label[part], lead[part])
-    return radius
+    return np.where(radius == members.shape[1], n, radius)
 
 
 def _degree_chunk(columns: Integers, reach: Any, label: Integers, lead: Integers) -> Integers:
