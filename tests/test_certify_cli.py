@@ -63,7 +63,7 @@ def test_the_run_holds_every_stage(run):
     assert "provably keep their correct label" in " ".join(done.stdout.split())
     manifest = json.loads((out / "run.json").read_text())
     assert manifest["seed_commitment"] not in (out / "secret.json").read_text()
-    assert "a seed for tests only" not in (out / "run.json").read_text().replace(manifest["command"], "")
+    assert "a seed for tests only" not in (out / "run.json").read_text()
     assert (out / "secret.json").stat().st_mode & 0o077 == 0
     assert set(manifest["assumptions"]) == {"deployed", "secret"}
 

@@ -108,7 +108,7 @@ def _start(out: Path, config: StudyConfig, study: Study, design: Design, seed: s
         config.job,
         asdict(config),  # type: ignore[call-overload]  # every configuration is a dataclass
         {"seed": seed, "meaning": "draws the assignment and all training; keep it from clients, reveal it for audit"},
-        command=shlex.join(["holdfast", *sys.argv[1:]]),
+        command=_command(seed),
         data={
             "name": dataset.name,
             "sha256": data_hash,
@@ -121,6 +121,12 @@ def _start(out: Path, config: StudyConfig, study: Study, design: Design, seed: s
         design_sha256=design.fingerprint,
         seed_commitment=design.commitment,
     )
+
+
+def _command(seed: str) -> str:
+    """The command line as typed, without the seed: the manifest is public."""
+    words = ["SEED" if word == seed else word.replace(f"--seed={seed}", "--seed=SEED") for word in sys.argv[1:]]
+    return shlex.join(["holdfast", *words])
 
 
 def _stored_config(config: StudyConfig, run: Run) -> StudyConfig:
@@ -147,7 +153,7 @@ def _train(run: Run, study: Study, design: Design, task: Task, keep_models: bool
     if "votes_sha256" in run.manifest():
         return load_votes(run)
     dataset, trainer = study.dataset, task.trainer
-    began = time.monotonic()
+    began, worked = time.monotonic(), time.process_time()
     fingerprint = training_fingerprint(trainer, task.members, *task.arrays)
 
     def tell(stage: str) -> Progress:
@@ -189,9 +195,28 @@ def _train(run: Run, study: Study, design: Design, task: Task, keep_models: bool
     labels = final_labels(rows, task.labels, second)
     votes = Votes(labels, design.without_seed(), dataset.n_labels, dataset.y_test, facts=study.facts())
     votes.save(run.votes_path)
-    timings = {"training this session": time.monotonic() - began}
-    run.update(votes_sha256=votes.source, results=results, timings=timings, engine=trainer.engine)
+    timings = {
+        "training, this session": time.monotonic() - began,
+        "training, this session, CPU": time.process_time() - worked,
+    }
+    run.update(
+        votes_sha256=votes.source,
+        results=results,
+        timings=timings,
+        peak_memory_mib=_peak_memory(),
+        engine=trainer.engine,
+    )
     return votes
+
+
+def _peak_memory() -> float | None:
+    """The most memory this process ever held, in MiB, where the system tells."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 def final_labels(

@@ -69,7 +69,7 @@ def not_covered(votes: Votes) -> tuple[str, ...]:
     if not design.secret and "secret" in design.certificates:
         told.append(
             "The seed was chosen by the operator and is short: whoever guesses it knows the groups. "
-            "The `secret` certificate then only holds against attackers who did not."
+            "The certificate of kind secret then only holds against attackers who did not."
         )
     if unit_of(votes) == EXAMPLES and votes.facts.get("case") != 1:
         told.append(
