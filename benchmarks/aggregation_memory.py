@@ -2,7 +2,7 @@
 
     python benchmarks/aggregation_memory.py [--quick] [--folder DIR]
 
-Peak resident memory is the process's own high-water mark (VmHWM), and is set against the updates' size. The updates
+Peak resident memory is the process's own high-water mark (getrusage), and is set against the updates' size. The updates
 are random; one client's file is truncated and one holds NaN, so the screen works too.
 """
 
@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="20 clients of d = 1e6, nothing saved")
     parser.add_argument("--folder", type=Path, help="where to put the updates (9 GB)")
     parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--rules", nargs="+", default=RULES, choices=RULES, help="which rules")
     options = parser.parse_args()
     if options.one:
         one(options.folder, options.one)
@@ -74,11 +75,13 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     try:
         write_updates(folder, n, d)
-        for rule in RULES:
+        for rule in options.rules:
             command = [sys.executable, __file__, "--one", rule, "--folder", str(folder)]
             row = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
             row |= {"n": n, "d": d, "share_of_updates": row["peak_bytes"] / (4 * n * d)}
             rows.append(row)
+            if not options.quick:
+                save("aggregation_memory", rows)  # after each: a run takes an hour on a busy machine
             print(
                 f"{rule:18} {row['seconds']:7.1f} s ({row['cpu_seconds']:.1f} s of CPU)  peak "
                 f"{row['peak_bytes'] / 2**20:6.0f} MiB = {row['share_of_updates']:.3f} of the updates  "
@@ -87,8 +90,6 @@ def main() -> None:
             )
     finally:
         shutil.rmtree(folder)
-    if not options.quick:
-        print("saved", save("aggregation_memory", rows))
 
 
 if __name__ == "__main__":
