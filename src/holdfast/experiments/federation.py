@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from holdfast import data as data_module
 from holdfast.data import Dataset, Partition
-from holdfast.ensemble import Design, make_design
+from holdfast.ensemble import DESIGNS, SELECTIONS, Design, make_design
 from holdfast.experiments.plan import plan_table
 from holdfast.experiments.study import Extra, Task, Workshop
 from holdfast.training import FedAvg, model_factory, preset
@@ -94,6 +94,11 @@ class Federation:
 
     def design(self, seed: str) -> Design:
         """Who trains what."""
+        if self.config.design in SELECTIONS:
+            raise ConfigError(
+                f"design {self.config.design!r} selects training examples, not clients; choose one of "
+                f"{', '.join(DESIGNS)}"
+            )
         return make_design(self.config.design, n=self.n, k=self.config.k, n_models=self.config.models, seed=seed)
 
     def outlook(self, design: Design, alpha: float) -> str:

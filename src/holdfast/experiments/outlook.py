@@ -29,14 +29,14 @@ def outlook(design: Design, *, alpha: float, n_inputs: int, n_labels: int) -> st
     values: list[tuple[object, ...]] = []
     for kind in kinds_for(design, EXAMPLES):
         reached = _best(design, design.n_models, kind, alpha, n_inputs, n_labels)
-        if kind == "data" and reached < 1:
+        if kind == "data" and reached < 1 and design.kind != "exhaustive":
             raise ConfigError(_too_few(design, alpha, n_inputs, n_labels))
         rows.append((kind, str(design.n_models), "never" if reached < 0 else str(reached)))
         values.append((kind, design.n_models, reached))
     if all(int(str(value[2])) < 1 for value in values):
         raise ConfigError(
             f"{design.n_models} models of {design.k} examples each can never certify even one poisoned example; "
-            "choose a smaller size, which makes more models"
+            "choose a smaller size"
         )
     title = "Before training: the most poisoned examples that could be survived, if all models agreed"
     size = f"p = {design.p}" if design.p is not None else f"n_s = {design.k}"
