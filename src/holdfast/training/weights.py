@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,23 +9,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from holdfast.files import write_atomically
 from holdfast.types import ArtifactError
 
 
 def write_weights(path: Path, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, str]) -> None:
     """Write tensors and text facts to a safetensors file, atomically; on return it is on the disk."""
-    content = save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata=dict(facts))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    named = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    write_atomically(path, save(named, metadata=dict(facts)))
 
 
 def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
