@@ -5,6 +5,7 @@ import pytest
 
 from holdfast.experiments.attacked import SimulateConfig
 from holdfast.experiments.simulation import simulate
+from tests.conftest import shared
 
 SEEDS = (0, 1, 2)
 FEDERATION = {"data": "digits", "clients": 20, "attackers": 6, "rounds": 20, "evaluate_every": 20}
@@ -105,3 +106,14 @@ def test_noise_on_the_parameters_takes_what_it_cannot_take_from_a_rule():
     for seed in SEEDS:
         assert last(attack, "mean", seed).accuracy < HONEST - 0.3
         assert last(attack, "residual-reweighting", seed).accuracy > HONEST - 0.05
+
+
+def test_the_loan_backdoor_takes_averaging_and_not_residual_reweighting():
+    """Fu et al. (2019), §4.3: six features above their maximum, one in ten states malicious."""
+    loans = {"data": str(shared("data/loan")), "clients": None, "partition": "user", "clients_per_round": 10}
+    training = {"local_epochs": 5, "batch_size": 64, "lr": 0.05, "attackers": 5}
+    attack = {"name": "naive-backdoor", "target": 7}
+    for seed in SEEDS:
+        undefended = last(attack, "mean", seed, **loans, **training)
+        assert undefended.success > 0.9
+        assert last(attack, "residual-reweighting", seed, **loans, **training).success < 0.05

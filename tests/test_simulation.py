@@ -18,6 +18,7 @@ from holdfast.experiments.threat import make_threat
 from holdfast.training import model_factory
 from holdfast.training.batches import batch_rows, derive_seed
 from holdfast.types import ArtifactError, ConfigError
+from tests.conftest import shared
 
 SMALL = SimulateConfig(clients=8, rounds=4, attackers=3, attack="sign-flip", rule="median", local_steps=2, seed=5)
 
@@ -125,6 +126,41 @@ def test_rules_with_memory_know_clients_by_their_number(tmp_path):
     state = load_checkpoint(tmp_path / "run", identity)[2]
     assert set(state) == drawn
     assert len(drawn) > 3
+
+
+def test_reviews_are_read_by_fasttext_and_all_labels_flipped():
+    config = SimulateConfig(
+        data=str(shared("data/reviews")),
+        **{"clients": 3, "attackers": 1, "attack": "all-label-flip", "rounds": 1, "local_steps": 1},
+        train_rows=200,
+        test_inputs=50,
+    )
+    found = simulate(config)
+    assert len(found.model) == 2_500_202
+    assert found.last.success == pytest.approx(1 - found.last.accuracy), "with two labels, wrong is what they want"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["resnet18", "resnet18-bn"])
+def test_pictures_are_learned_by_a_residual_network(model):
+    config = SimulateConfig(
+        data=str(shared("data/cifar10")),
+        **{
+            "clients": 2,
+            "attackers": 1,
+            "rounds": 1,
+            "local_steps": 1,
+            "batch_size": 4,
+            "rule": "residual-reweighting",
+        },
+        attack={"name": "naive-backdoor", "target": 2},
+        model=model,
+        train_rows=64,
+        test_inputs=40,
+    )
+    found = simulate(config)
+    assert np.isfinite(found.model).all()
+    assert found.engine == "torch"
 
 
 # -- who is malicious ----------------------------------------------------------------------------------------------

@@ -74,7 +74,9 @@ class TimedFedAvg(FedAvg):
 @server_app.main()
 def main(grid: Grid, context: Context) -> None:
     """All clients in every round, no evaluation."""
-    strategy = TimedFedAvg(fraction_train=1.0, fraction_evaluate=0.0, min_available_nodes=CLIENTS)
+    strategy = TimedFedAvg(
+        fraction_train=1.0, fraction_evaluate=0.0, min_train_nodes=CLIENTS, min_available_nodes=CLIENTS
+    )
     start = ArrayRecord(NETWORKS[network_name][0]().state_dict())
     strategy.start(grid, start, num_rounds=arguments.warm_up + arguments.rounds)
 

@@ -260,7 +260,7 @@ def _tables(data_dir: str | None, reviews: str, loan: str, *, full: bool) -> dic
         rounds=10,
         local_epochs=5,
         batch_size=64,
-        lr=5.0,
+        lr=2.0,
         model="fasttext",
     )
     states = SimulateConfig(

