@@ -108,8 +108,10 @@ def flower(python: str | None, clients: int, rounds: int) -> tuple[float | None,
     script = Path(__file__).parent / "peers" / "flower_rounds.py"
     environment = os.environ | OFFLINE | {MARK: uuid.uuid4().hex, "HOLDFAST_BENCHMARK_CLIENTS": str(clients)}
     try:
-        output = run_alone([python, str(script), NETWORK, "--rounds", str(rounds)], environment)
+        output = run_alone([python, str(script), NETWORK, "--rounds", str(rounds)], environment, 420)
         (line,) = [line for line in output.splitlines() if line.startswith('{"rounds"')]
+    except subprocess.TimeoutExpired as error:
+        return None, f"it did not finish in {error.timeout:.0f} s"
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         return None, (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
     told = json.loads(line)
