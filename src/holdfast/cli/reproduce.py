@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from holdfast.experiments.reproduction import Reproduction
 
 _HELP = """Run a paper's experiments and print our numbers beside the published ones.
 
@@ -37,8 +40,6 @@ def ensemble(
     as_json: Annotated[bool, typer.Option("--json", help="Print the tables as JSON.")] = False,
 ) -> None:
     """Collect the options and run the job."""
-    from rich.console import Console
-
     from holdfast.cli.progress import Reporter
     from holdfast.experiments.reproduce_ensemble import reproduce_ensemble
 
@@ -53,10 +54,7 @@ def ensemble(
             threads=threads,
             events=reporter,
         )
-    if as_json:
-        typer.echo(json.dumps(found.to_json(), indent=2))
-    else:
-        found.print(Console())
+    _show(found, as_json)
 
 
 _REWEIGHTING = """Tables 1-4, 6, 7, 8 and Figures 3, 4, 5, 7, 8 of the residual-reweighting paper (Fu et al., 2019).
@@ -86,8 +84,6 @@ def reweighting(
     as_json: Annotated[bool, typer.Option("--json", help="Print the tables as JSON.")] = False,
 ) -> None:
     """Collect the options and run the job."""
-    from rich.console import Console
-
     from holdfast.cli.progress import Reporter
     from holdfast.experiments.reproduce_reweighting import reproduce_reweighting
 
@@ -104,6 +100,52 @@ def reweighting(
             threads=threads,
             events=reporter,
         )
+    _show(found, as_json)
+
+
+_SELECTION = """Figures 2, 4, 5, 6 of the randomized-selection paper (Chen et al., 2020); which numbers formulas give.
+
+Examples:
+
+    holdfast reproduce selection --out repro
+
+    holdfast reproduce selection --scale cpu --out repro --data-dir mnist/
+
+    holdfast reproduce selection --scale cpu --out repro --data-dir mnist/ --only mnist-1-7-without-10
+"""
+
+
+def selection(
+    out: Annotated[Path, typer.Option(help="Folder for runs, figures and tables.")],
+    scale: Annotated[str, typer.Option(help="smoke, cpu or paper.")] = "smoke",
+    data_dir: Annotated[str | None, typer.Option(help="Folder with the official files.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Train only this run; repeat for several.")] = None,
+    seed: Annotated[str, typer.Option(help="Makes all runs repeatable.")] = "holdfast",
+    device: Annotated[str, typer.Option(help="cpu or cuda, for ResNet-18.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(help="Threads. Default: all cores.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the tables as JSON.")] = False,
+) -> None:
+    """Collect the options and run the job."""
+    from holdfast.cli.progress import Reporter
+    from holdfast.experiments.reproduce_selection import reproduce_selection
+
+    with Reporter(quiet=as_json) as reporter:
+        found = reproduce_selection(
+            out,
+            scale_name=scale,
+            data_dir=data_dir,
+            seed=seed,
+            only=tuple(only or ()),
+            device=device,
+            threads=threads,
+            events=reporter,
+        )
+    _show(found, as_json)
+
+
+def _show(found: Reproduction, as_json: bool) -> None:
+    from rich.console import Console
+
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))
     else:
@@ -115,4 +157,5 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help=_HELP, no_args_is_help=True, rich_markup_mode="markdown")
     group.command(help=_ENSEMBLE)(ensemble)
     group.command(help=_REWEIGHTING)(reweighting)
+    group.command(help=_SELECTION)(selection)
     app.add_typer(group, name="reproduce")
