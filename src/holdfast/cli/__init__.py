@@ -49,7 +49,10 @@ def main() -> None:
         typer.secho(f"error: {problem}", fg=typer.colors.RED, err=True)
         sys.exit(2)
     except KeyboardInterrupt:
-        typer.secho("interrupted; what is finished is kept, continue with --resume (sweep, reproduce: the same command again)", err=True)
+        typer.secho(
+            "interrupted; what is finished is kept, continue with --resume (sweep, reproduce: the same command again)",
+            err=True,
+        )
         sys.exit(130)
     except BrokenPipeError:  # `holdfast … | head` is no error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
