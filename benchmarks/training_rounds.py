@@ -250,21 +250,21 @@ def main() -> None:
     options.json = options.json or default
     options.turns = 2 if options.quick else options.turns
     torch.set_num_threads(1)
-    results = {}
     for name in options.networks:
         rows = compare(name, options)
         table = ratios(rows)
         show(name, rows, table)
-        results[name] = {"rows": [row.content() for row in rows], "faster_by": table, "aims": AIMS[name]}
-        write(options, results)
+        measured = {"rows": [row.content() for row in rows], "faster_by": table, "aims": AIMS[name]}
+        write(options, name, measured | {"quick": options.quick, "turns": options.turns})
 
 
-def write(options: argparse.Namespace, results: dict[str, object]) -> None:
-    """All that was measured so far."""
+def write(options: argparse.Namespace, name: str, measured: dict[str, object]) -> None:
+    """One network's measurements; the other network keeps what an earlier run found."""
     machine = {"processor": _processor(), "cores": len(os.sched_getaffinity(0)), "python": platform.python_version()}
     machine |= {"load_average": os.getloadavg()[0], "peak_gflops_per_core": peak_flops() / 1e9}
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    content = {"machine": machine, "quick": options.quick, "turns": options.turns, "networks": results}
+    earlier = json.loads(options.json.read_text())["networks"] if options.json.exists() else {}
+    content = {"networks": earlier | {name: measured | {"machine": machine}}}
     options.json.write_text(json.dumps(content, indent=1) + "\n")
 
 
