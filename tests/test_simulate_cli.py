@@ -121,7 +121,10 @@ def test_killed_and_resumed_is_uninterrupted(tmp_path):
     assert resumed.exit_code == 0, resumed.output
     assert run(*options, "--out", tmp_path / "whole").exit_code == 0
     results = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("killed", "whole")]
-    assert results[0]["rounds"] == results[1]["rounds"]
+    for ours, theirs in zip(*(result["rounds"] for result in results), strict=True):
+        assert ours.keys() == theirs.keys()
+        for name, value in ours.items():  # the processes may have other thread counts: sums differ in their last digits
+            np.testing.assert_allclose(value, theirs[name], rtol=1e-6, err_msg=name)
     models = [load_file(tmp_path / name / "checkpoint.safetensors")["params"] for name in ("killed", "whole")]
     np.testing.assert_array_equal(*models)
     other = run("--out", tmp_path / "killed", "--resume", "--rounds", "50")
