@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from holdfast.cli.options import AsJson
 from holdfast.types import ConfigError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def register(app: typer.Typer) -> None:
     app.command(no_args_is_help=True)(aggregate)
 
 
-def rules(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def rules(as_json: AsJson = False) -> None:
     """List the aggregation rules, their parameters and what they need.
 
     For example: `holdfast rules --json`.
@@ -58,7 +59,7 @@ def aggregate(
     reference: Annotated[
         Path | None, typer.Option("--reference", help="The last global model, for rules that measure from it.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Aggregate clients' updates from disk with a robust rule, and say what each client's share was.
 

@@ -3,9 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+
+from holdfast.cli.options import (
+    Alpha,
+    AsJson,
+    Baseline,
+    CertifiedInputs,
+    Data,
+    DataDir,
+    Device,
+    Engine,
+    GroupSize,
+    KeepModels,
+    Perspective,
+    Poisoning,
+    Resume,
+    RunFolder,
+    SecretSeed,
+    Threads,
+    typed,
+)
+from holdfast.cli.output import show
 
 _CERTIFY_HELP = """Train an ensemble of federated models on groups of clients and certify every test input.
 
@@ -46,9 +67,9 @@ Examples:
 
 def certify(
     ctx: typer.Context,
-    out: Annotated[Path, typer.Option(help="Folder of the run; made if missing, never overwritten.")],
-    data: Annotated[str, typer.Option(help="Data set name (see `holdfast data`) or a .npz/Parquet file.")] = "digits",
-    data_dir: Annotated[str | None, typer.Option(help="Folder with the official files.")] = None,
+    out: RunFolder,
+    data: Data = "digits",
+    data_dir: DataDir = None,
     clients: Annotated[int | None, typer.Option(help="n, enrolled clients. Default: one per user of the data.")] = None,
     partition: Annotated[str, typer.Option(help="Rows to clients: label-skew, iid, dirichlet, user.")] = "label-skew",
     skew: Annotated[float, typer.Option(help="q of label-skew: share of a label that stays in its group.")] = 0.5,
@@ -56,7 +77,7 @@ def certify(
     design: Annotated[
         str, typer.Option(help="Who trains what: partitions, disjoint, random, exhaustive, spread.")
     ] = "partitions",
-    k: Annotated[int, typer.Option("--k", help="Clients per group.")] = 10,
+    k: GroupSize = 10,
     models: Annotated[int | None, typer.Option(help="N, models to train. Default: what the design needs.")] = None,
     model: Annotated[
         str | None, typer.Option(help="cnn, har, logistic, mlp, or package.module:factory. Default: the data's own.")
@@ -69,18 +90,16 @@ def certify(
     trusted: Annotated[
         str, typer.Option(help="Clients you vouch for, e.g. 0,1,2: they join every group, n counts the others.")
     ] = "",
-    baseline: Annotated[bool, typer.Option(help="Also train the single FedAvg model over all clients.")] = True,
-    test_inputs: Annotated[int | None, typer.Option(help="Certify only the first so many test inputs.")] = None,
-    alpha: Annotated[float, typer.Option(help="Failure probability of secret and ideal certificates.")] = 0.001,
-    seed: Annotated[
-        str | None, typer.Option(help="Makes the run repeatable. Default: a fresh secret; keep it from clients.")
-    ] = None,
-    engine: Annotated[str, typer.Option(help="auto, compiled or torch.")] = "auto",
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(help="Threads. Default: all cores.")] = None,
-    keep_models: Annotated[bool, typer.Option(help="Keep every model's weights (safetensors).")] = True,
-    resume: Annotated[bool, typer.Option(help="Continue an interrupted run with its own settings.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    baseline: Baseline = True,
+    test_inputs: CertifiedInputs = None,
+    alpha: Alpha = 0.001,
+    seed: SecretSeed = None,
+    engine: Engine = "auto",
+    device: Device = "cpu",
+    threads: Threads = None,
+    keep_models: KeepModels = True,
+    resume: Resume = False,
+    as_json: AsJson = False,
 ) -> None:
     """Collect the options and run the job."""
     from holdfast.cli.progress import Reporter
@@ -91,7 +110,7 @@ def certify(
     config = CertifyConfig(
         **{name: ctx.params[name] for name in fields if name != "trusted"}, trusted=_numbers(trusted)
     )
-    given = {name: getattr(config, name) for name in fields if _typed(ctx, name)}
+    given = {name: getattr(config, name) for name in fields if typed(ctx, name)}
     with Reporter(quiet=as_json) as reporter:
         result = certify_run(
             config,
@@ -106,7 +125,7 @@ def certify(
             keep_models=keep_models,
             events=reporter,
         )
-    _show(result, as_json)
+    show(result, as_json=as_json)
 
 
 def recertify(
@@ -114,20 +133,16 @@ def recertify(
     kind: Annotated[
         list[str] | None, typer.Option(help="deployed, secret, ideal, data; repeat. Default: all valid.")
     ] = None,
-    alpha: Annotated[float, typer.Option(help="Failure probability of secret and ideal certificates.")] = 0.001,
+    alpha: Alpha = 0.001,
     bound: Annotated[str, typer.Option(help="Bound of deployed: degree, lp, exact.")] = "degree",
     method: Annotated[str, typer.Option(help="Confidence method of ideal and data.")] = "auto",
-    poisoning: Annotated[
-        str, typer.Option(help="P1 insert, P2 delete, P3 modify, P4 to P6 mixtures; ideal and data only.")
-    ] = "P3",
-    perspective: Annotated[
-        str, typer.Option(help="clean: votes from before the attack. observed: they may be from after it.")
-    ] = "clean",
+    poisoning: Poisoning = "P3",
+    perspective: Perspective = "clean",
     partitions: Annotated[
         int | None, typer.Option(help="Use only the first so many partitions of a partitions run.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the certificates to this Parquet file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Collect the options and run the job."""
     from holdfast.experiments.recertify import recertify_run
@@ -143,28 +158,23 @@ def recertify(
         partitions=partitions,
         out=out,
     )
-    _show(result, as_json)
+    show(result, as_json=as_json)
 
 
 def plan(
     clients: Annotated[int, typer.Option(help="n, enrolled clients.")],
-    k: Annotated[int, typer.Option("--k", help="Clients per group.")] = 10,
+    k: GroupSize = 10,
     models: Annotated[int | None, typer.Option(help="N. Default: what each design needs.")] = None,
     inputs: Annotated[int, typer.Option(help="Test inputs to certify together.")] = 10_000,
     labels: Annotated[int, typer.Option(help="L, number of labels.")] = 10,
-    alpha: Annotated[float, typer.Option(help="Failure probability of secret and ideal certificates.")] = 0.001,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+    alpha: Alpha = 0.001,
+    as_json: AsJson = False,
 ) -> None:
     """Collect the options and print the plan."""
     from holdfast.experiments.plan import plan_table
 
-    _show(plan_table(n=clients, k=k, n_models=models, n_inputs=inputs, n_labels=labels, alpha=alpha), as_json)
-
-
-def _typed(ctx: typer.Context, name: str) -> bool:
-    """Whether the user gave this option, as opposed to its default."""
-    source = ctx.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
+    table = plan_table(n=clients, k=k, n_models=models, n_inputs=inputs, n_labels=labels, alpha=alpha)
+    show(table, as_json=as_json)
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -173,17 +183,6 @@ def _numbers(text: str) -> tuple[int, ...]:
     except ValueError:
         message = f"{text!r} is not a list of client numbers such as 0,1,2"
         raise typer.BadParameter(message, param_hint="--trusted") from None
-
-
-def _show(result: Any, as_json: bool) -> None:
-    import json
-
-    from rich.console import Console
-
-    if as_json:
-        typer.echo(json.dumps(result.to_json(), indent=2))
-    else:
-        result.print(Console())
 
 
 def register(app: typer.Typer) -> None:

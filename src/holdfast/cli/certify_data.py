@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from holdfast.cli.options import (
+    Alpha,
+    AsJson,
+    Baseline,
+    CertifiedInputs,
+    Classes,
+    Data,
+    DataDir,
+    Device,
+    Engine,
+    KeepModels,
+    Perspective,
+    Poisoning,
+    Resume,
+    RunFolder,
+    SecretSeed,
+    Threads,
+    typed,
+)
+from holdfast.cli.output import show
 
 _HELP = """Train classifiers on random selections of a training set and certify every test input against poisoning.
 
@@ -30,10 +50,10 @@ Examples:
 
 def certify_data(
     ctx: typer.Context,
-    out: Annotated[Path, typer.Option(help="Folder of the run; made if missing, never overwritten.")],
-    data: Annotated[str, typer.Option(help="Data set name (see `holdfast data`) or a .npz/Parquet file.")] = "digits",
-    data_dir: Annotated[str | None, typer.Option(help="Folder with the official files.")] = None,
-    classes: Annotated[str, typer.Option(help="Only these classes, e.g. 1,7. Default: all.")] = "",
+    out: RunFolder,
+    data: Data = "digits",
+    data_dir: DataDir = None,
+    classes: Classes = "",
     scheme: Annotated[
         str, typer.Option(help="without, with (replacement), binomial, disjoint, partitions, spread, exhaustive.")
     ] = "without",
@@ -63,28 +83,20 @@ def certify_data(
     trusted_classes: Annotated[
         str, typer.Option(help="Classes whose training rows you vouch for: two-phase classifiers (case 3).")
     ] = "",
-    baseline: Annotated[bool, typer.Option(help="Also train one model on all examples.")] = True,
-    test_inputs: Annotated[int | None, typer.Option(help="Certify only the first so many test inputs.")] = None,
-    poisoning: Annotated[
-        str,
-        typer.Option(help="P1 insert, P2 delete, P3 modify, P4 insert/modify, P5 delete/modify, P6 all three."),
-    ] = "P3",
-    perspective: Annotated[
-        str, typer.Option(help="clean: the data are from before the attack. observed: they may be poisoned already.")
-    ] = "clean",
-    alpha: Annotated[float, typer.Option(help="Failure probability of secret and data certificates.")] = 0.001,
-    seed: Annotated[
-        str | None, typer.Option(help="Makes the run repeatable. Default: a fresh secret; keep it private.")
-    ] = None,
-    engine: Annotated[str, typer.Option(help="auto, compiled or torch.")] = "auto",
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(help="Threads. Default: all cores.")] = None,
-    keep_models: Annotated[bool, typer.Option(help="Keep every model's weights (safetensors).")] = True,
-    resume: Annotated[bool, typer.Option(help="Continue an interrupted run with its own settings.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    baseline: Baseline = True,
+    test_inputs: CertifiedInputs = None,
+    poisoning: Poisoning = "P3",
+    perspective: Perspective = "clean",
+    alpha: Alpha = 0.001,
+    seed: SecretSeed = None,
+    engine: Engine = "auto",
+    device: Device = "cpu",
+    threads: Threads = None,
+    keep_models: KeepModels = True,
+    resume: Resume = False,
+    as_json: AsJson = False,
 ) -> None:
     """Collect the options and run the job."""
-    from holdfast.cli.certify import _show, _typed
     from holdfast.cli.progress import Reporter
     from holdfast.experiments.certify import certify_run
     from holdfast.experiments.examples import ExamplesConfig
@@ -92,7 +104,7 @@ def certify_data(
     fields = ExamplesConfig.__dataclass_fields__
     listed = {name: _names(ctx.params[name]) for name in ("classes", "trusted_classes")}
     config = ExamplesConfig(**{name: ctx.params[name] for name in fields} | listed)
-    given = {name: getattr(config, name) for name in fields if _typed(ctx, name)}
+    given = {name: getattr(config, name) for name in fields if typed(ctx, name)}
     with Reporter(quiet=as_json) as reporter:
         result = certify_run(
             config,
@@ -109,7 +121,7 @@ def certify_data(
             keep_models=keep_models,
             events=reporter,
         )
-    _show(result, as_json)
+    show(result, as_json=as_json)
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from holdfast.cli.options import AsJson, DataDir
+
 if TYPE_CHECKING:
     from holdfast.data import Dataset, Partition
 
@@ -39,7 +41,7 @@ def register(app: typer.Typer) -> None:
 
 def list_data_sets(
     ctx: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the data sets and where they are kept."""
     if ctx.invoked_subcommand is not None:
@@ -100,7 +102,7 @@ def fetch(name: Annotated[str, typer.Argument(help="A data set's name, as `holdf
 
 def show(
     data: Annotated[str, typer.Argument(help="A data set's name, or a path to a file or folder.")],
-    data_dir: Annotated[str | None, typer.Option(help="Folder with the official files.")] = None,
+    data_dir: DataDir = None,
     partition: Annotated[
         str | None, typer.Option(help="Rows to clients: iid, label-skew, dirichlet, user, shards, ...")
     ] = None,
@@ -108,7 +110,7 @@ def show(
     skew: Annotated[float | None, typer.Option(help="q of label-skew.")] = None,
     concentration: Annotated[float | None, typer.Option(help="beta of dirichlet.")] = None,
     seed: Annotated[int, typer.Option(help="Draws the partition.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show a data set's shapes and labels and, with --partition, what every client would hold."""
     from holdfast.data import load

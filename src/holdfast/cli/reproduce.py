@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from holdfast.experiments.reproduction import Reproduction
+from holdfast.cli.options import AsJson, DataDir, Only, PaperDevice, PaperFolder, PaperSeed, Scale, Threads
+from holdfast.cli.output import show
 
 _HELP = """Run a paper's experiments and print our numbers beside the published ones.
 
@@ -30,14 +28,14 @@ Examples:
 
 
 def ensemble(
-    out: Annotated[Path, typer.Option(help="Folder for runs, figures and tables.")],
-    scale: Annotated[str, typer.Option(help="smoke, cpu or paper.")] = "smoke",
-    data_dir: Annotated[str | None, typer.Option(help="Folder with the official files.")] = None,
+    out: PaperFolder,
+    scale: Scale = "smoke",
+    data_dir: DataDir = None,
     activity: Annotated[str, typer.Option(help="har, or a file with activity data and a client column.")] = "har",
-    only: Annotated[list[str] | None, typer.Option(help="Train only this run; repeat for several.")] = None,
-    seed: Annotated[str, typer.Option(help="Makes all runs repeatable.")] = "holdfast",
-    threads: Annotated[int | None, typer.Option(help="Threads. Default: all cores.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the tables as JSON.")] = False,
+    only: Only = None,
+    seed: PaperSeed = "holdfast",
+    threads: Threads = None,
+    as_json: AsJson = False,
 ) -> None:
     """Collect the options and run the job."""
     from holdfast.cli.progress import Reporter
@@ -54,7 +52,7 @@ def ensemble(
             threads=threads,
             events=reporter,
         )
-    _show(found, as_json)
+    show(found, as_json=as_json)
 
 
 _REWEIGHTING = """Tables 1-4, 6, 7, 8 and Figures 3, 4, 5, 7, 8 of the residual-reweighting paper (Fu et al., 2019).
@@ -72,16 +70,16 @@ Examples:
 
 
 def reweighting(
-    out: Annotated[Path, typer.Option(help="Folder for sweeps, figures and tables.")],
-    scale: Annotated[str, typer.Option(help="smoke, cpu or paper.")] = "smoke",
-    data_dir: Annotated[str | None, typer.Option(help="Folder with the official files.")] = None,
+    out: PaperFolder,
+    scale: Scale = "smoke",
+    data_dir: DataDir = None,
     reviews: Annotated[str, typer.Option(help="reviews, or a file of reviews.")] = "reviews",
     loan: Annotated[str, typer.Option(help="loan, or a file of loans.")] = "loan",
-    only: Annotated[list[str] | None, typer.Option(help="Run only this experiment; repeat for several.")] = None,
+    only: Only = None,
     seed: Annotated[int, typer.Option(help="The first seed; repetitions count up from it.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu or cuda, for ResNet-18.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(help="Threads. Default: all cores.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the tables as JSON.")] = False,
+    device: PaperDevice = "cpu",
+    threads: Threads = None,
+    as_json: AsJson = False,
 ) -> None:
     """Collect the options and run the job."""
     from holdfast.cli.progress import Reporter
@@ -100,7 +98,7 @@ def reweighting(
             threads=threads,
             events=reporter,
         )
-    _show(found, as_json)
+    show(found, as_json=as_json)
 
 
 _SELECTION = """Figures 2, 4, 5, 6 of the randomized-selection paper (Chen et al., 2020); which numbers formulas give.
@@ -116,14 +114,14 @@ Examples:
 
 
 def selection(
-    out: Annotated[Path, typer.Option(help="Folder for runs, figures and tables.")],
-    scale: Annotated[str, typer.Option(help="smoke, cpu or paper.")] = "smoke",
-    data_dir: Annotated[str | None, typer.Option(help="Folder with the official files.")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="Train only this run; repeat for several.")] = None,
-    seed: Annotated[str, typer.Option(help="Makes all runs repeatable.")] = "holdfast",
-    device: Annotated[str, typer.Option(help="cpu or cuda, for ResNet-18.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(help="Threads. Default: all cores.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the tables as JSON.")] = False,
+    out: PaperFolder,
+    scale: Scale = "smoke",
+    data_dir: DataDir = None,
+    only: Only = None,
+    seed: PaperSeed = "holdfast",
+    device: PaperDevice = "cpu",
+    threads: Threads = None,
+    as_json: AsJson = False,
 ) -> None:
     """Collect the options and run the job."""
     from holdfast.cli.progress import Reporter
@@ -140,16 +138,7 @@ def selection(
             threads=threads,
             events=reporter,
         )
-    _show(found, as_json)
-
-
-def _show(found: Reproduction, as_json: bool) -> None:
-    from rich.console import Console
-
-    if as_json:
-        typer.echo(json.dumps(found.to_json(), indent=2))
-    else:
-        found.print(Console())
+    show(found, as_json=as_json)
 
 
 def register(app: typer.Typer) -> None:

@@ -7,6 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from holdfast.cli.options import AsJson, Data, DataDir, Device, Engine, Resume, Threads, typed
+from holdfast.cli.output import show
+
 _SIMULATE_HELP = """Train one federation in which some clients are malicious, and measure every round.
 
 The server aggregates with --rule; the malicious clients do what --attack says. Parameters of either are given as
@@ -39,8 +42,8 @@ Examples:
 
 def simulate(
     ctx: typer.Context,
-    data: Annotated[str, typer.Option(help="Data set name (see `holdfast data`) or your own file.")] = "digits",
-    data_dir: Annotated[str | None, typer.Option(help="Folder with the official files.")] = None,
+    data: Data = "digits",
+    data_dir: DataDir = None,
     train_rows: Annotated[int | None, typer.Option(help="Use only so many training rows.")] = None,
     test_inputs: Annotated[int | None, typer.Option(help="Evaluate on the first so many test inputs.")] = None,
     clients: Annotated[int | None, typer.Option(help="n. Default: one per user of the data, else 20.")] = None,
@@ -82,14 +85,13 @@ def simulate(
     seed: Annotated[int, typer.Option(help="Everything random follows from it.")] = 0,
     allow_unsound: Annotated[bool, typer.Option(help="Run a rule whose theory needs more clients.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for settings, rounds, figures and the report.")] = None,
-    resume: Annotated[bool, typer.Option(help="Continue the run in --out with its own settings.")] = False,
-    engine: Annotated[str, typer.Option(help="auto, compiled or torch.")] = "auto",
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(help="Threads. Default: all cores.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    resume: Resume = False,
+    engine: Engine = "auto",
+    device: Device = "cpu",
+    threads: Threads = None,
+    as_json: AsJson = False,
 ) -> None:
     """Collect the options and run the job."""
-    from holdfast.cli.certify import _show, _typed
     from holdfast.cli.progress import Reporter
     from holdfast.experiments.attacked import SimulateConfig
     from holdfast.experiments.simulate import simulate_run
@@ -103,7 +105,7 @@ def simulate(
         "rule": _description(rule, rule_param),
     }
     config = SimulateConfig(**{name: described.get(name, ctx.params[name]) for name in fields})
-    given = {name: getattr(config, name) for name in fields if _typed(ctx, name)}
+    given = {name: getattr(config, name) for name in fields if typed(ctx, name)}
     with Reporter(quiet=as_json) as reporter:
         result = simulate_run(
             config,
@@ -115,19 +117,18 @@ def simulate(
             threads=threads,
             events=reporter,
         )
-    _show(result, as_json)
+    show(result, as_json=as_json)
 
 
 def sweep(
     experiment: Annotated[Path, typer.Argument(help="TOML file of the experiment.")],
     out: Annotated[Path | None, typer.Option(help="Folder. Default: named after the file, here.")] = None,
-    engine: Annotated[str, typer.Option(help="auto, compiled or torch.")] = "auto",
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(help="Threads. Default: all cores.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the tables as JSON.")] = False,
+    engine: Engine = "auto",
+    device: Device = "cpu",
+    threads: Threads = None,
+    as_json: AsJson = False,
 ) -> None:
     """Read the experiment and run it."""
-    from holdfast.cli.certify import _show
     from holdfast.cli.progress import Reporter
     from holdfast.experiments.experiment import read_experiment
     from holdfast.experiments.sweep import sweep as run_sweep
@@ -137,7 +138,7 @@ def sweep(
         result = run_sweep(
             grid, out or Path(experiment.stem), engine=engine, device=device, threads=threads, events=reporter
         )
-    _show(result, as_json)
+    show(result, as_json=as_json)
 
 
 def _description(
