@@ -12,7 +12,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed tests/requirements-peers.txt
-	$(PIP) -e '.[test]'
+	$(PIP) -e '.[test,flower]'
 	$(PIP) --no-deps -r tests/requirements-peers.txt
 	touch $@
 
