@@ -6,7 +6,7 @@ certificate survives, k clients (or examples) per selection, N models, T test in
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -79,4 +79,46 @@ class Aggregator(Protocol):
 
     def __call__(self, updates: Any) -> Any:
         """`aggregate(updates).value`."""
+        ...
+
+
+@runtime_checkable
+class LookaheadRule(Protocol):
+    """A rule that also watches the local steps between two syncing points, where nothing is aggregated.
+
+    A server that sees every local step calls `lookahead` for each of them and `aggregate` for the last one before a
+    syncing point, passing the state on from call to call:
+
+        state = rule.lookahead(uploads, state=state, reference=base, clients=ids)   # tau - 1 times
+        result = rule.aggregate(uploads, state=state, reference=base, clients=ids)  # the syncing point
+        base, state = result.value, result.state
+
+    Rows are the participants' models when `reference` is the last synced model, else their updates of it.
+    """
+
+    def aggregate(
+        self,
+        updates: Any,
+        *,
+        state: Any = None,
+        weights: Any = None,
+        layout: Sequence[slice] | None = None,
+        reference: Any = None,
+        clients: Sequence[Hashable] | None = None,
+        faults: Mapping[int, str] | None = None,
+    ) -> Aggregate:
+        """The syncing point: take the step, then aggregate."""
+        ...
+
+    def lookahead(
+        self,
+        uploads: Any,
+        *,
+        state: Any = None,
+        layout: Sequence[slice] | None = None,
+        reference: Any = None,
+        clients: Sequence[Hashable] | None = None,
+        faults: Mapping[int, str] | None = None,
+    ) -> Any:
+        """Watch one local step: the memory after it, to be passed on."""
         ...

@@ -69,6 +69,15 @@ def simulate(
     rule_param: Annotated[list[str] | None, typer.Option(help="name=value of the rule; repeat.")] = None,
     clients_per_round: Annotated[int | None, typer.Option(help="Clients drawn for a round. Default: all.")] = None,
     rounds: Annotated[int, typer.Option(help="Rounds of training.")] = 30,
+    mode: Annotated[
+        str, typer.Option(help="fedavg, or async: every local step is uploaded, clients sync after --tau of them.")
+    ] = "fedavg",
+    tau: Annotated[
+        int | None, typer.Option(help="Local steps between two syncing points of async. Default: 4.")
+    ] = None,
+    moving_rate: Annotated[
+        float | None, typer.Option(help="How far clients move to the synced model in async. Default: 1.")
+    ] = None,
     local_epochs: Annotated[
         float | None, typer.Option(help="Passes of a client over its rows per round, or ...")
     ] = None,

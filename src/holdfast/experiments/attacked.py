@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from holdfast import data as data_module
 from holdfast.aggregation import RULES, make
+from holdfast.aggregation.romoa import Syncing
 from holdfast.data import Dataset, Partition
 from holdfast.experiments.naming import check_keys
 from holdfast.training import FedAvg
@@ -43,7 +44,11 @@ class SimulateConfig:
         attack: what they do; see `holdfast.experiments.threat`.
         rule: how the server aggregates. A rule that must be told f and is not, is told the expected number.
         clients_per_round: clients drawn for a round; None takes all in every round.
-        rounds: rounds of training.
+        rounds: rounds of training; each ends with a syncing point.
+        mode: "fedavg": a round is local training and one upload; "async" (Algorithm 1 of the Romoa paper): `tau`
+            local steps, each uploaded, then a syncing point.
+        tau: local steps between two syncing points; "async" only, None is 4.
+        moving_rate: gamma, how far a participant moves to the synced model; "async" only, None is 1.
         local_epochs: passes over its own rows that an honest client makes per round (rounded to whole steps), or ...
         local_steps: ... SGD steps, the same for everybody. One of the two.
         batch_size: rows per step, drawn with replacement.
@@ -71,6 +76,9 @@ class SimulateConfig:
     rule: Description = "mean"
     clients_per_round: int | None = None
     rounds: int = 30
+    mode: str = "fedavg"
+    tau: int | None = None
+    moving_rate: float | None = None
     local_epochs: float | None = None
     local_steps: int | None = None
     batch_size: int = 32
@@ -95,10 +103,36 @@ class SimulateConfig:
             raise ConfigError(f"local_epochs must be above 0, but is {self.local_epochs!r}")
         if self.drop_holders and self.drop_label is None:
             raise ConfigError(f"drop_holders is {self.drop_holders}, but drop_label does not say of which label")
+        self._check_mode()
         FedAvg(rounds=self.rounds, lr=self.lr, batch_size=self.batch_size, weighting=self.weighting)  # type: ignore[arg-type]
 
+    @property
+    def syncing(self) -> Syncing | None:
+        """When participants sync and how far they move; None where every upload is a syncing point (FedAvg)."""
+        if self.mode == "fedavg":
+            return None
+        moving_rate = 1.0 if self.moving_rate is None else self.moving_rate
+        return Syncing(4 if self.tau is None else self.tau, moving_rate)
+
+    def decisive(self) -> dict[str, Any]:
+        """What a result depends on: the settings, without those that do not apply in this mode."""
+        unused = ("mode", "tau", "moving_rate") if self.mode == "fedavg" else ()
+        return {name: value for name, value in asdict(self).items() if name not in unused}
+
+    def _check_mode(self) -> None:
+        if self.mode not in ("fedavg", "async"):
+            raise ConfigError(f"mode must be fedavg or async, but is {self.mode!r}")
+        wrong = ("tau", "moving_rate") if self.mode == "fedavg" else ("local_steps", "local_epochs")
+        for name in wrong:
+            if getattr(self, name) is not None:
+                other = "it belongs to mode async" if self.mode == "fedavg" else "tau says how many steps there are"
+                raise ConfigError(f"{name} is {getattr(self, name)!r}, but mode is {self.mode}; {other}")
+        assert self.syncing is not None or self.mode == "fedavg"  # checks tau and the moving rate
+
     def steps_of(self, size: int) -> int:
-        """SGD steps of an honest client with so many rows."""
+        """SGD steps before an upload of an honest client with so many rows."""
+        if self.mode == "async":
+            return 1
         if self.local_epochs is None:
             return self.local_steps or 5
         return max(1, round(self.local_epochs * size / self.batch_size))

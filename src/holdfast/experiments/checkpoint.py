@@ -25,7 +25,13 @@ _KNOWN = {kind.__name__: kind for kind in (FactorState, Verdict)}
 
 
 def save_checkpoint(
-    path: Path, run: str, rounds: int, params: NDArray[np.float32], state: Any, records: Sequence[RoundRecord]
+    path: Path,
+    run: str,
+    rounds: int,
+    params: NDArray[np.float32],
+    state: Any,
+    records: Sequence[RoundRecord],
+    local: NDArray[np.float32] | None = None,
 ) -> None:
     """Write everything that the next round needs.
 
@@ -36,6 +42,7 @@ def save_checkpoint(
         params: the global model `[P]`.
         state: the rule's memory.
         records: what was measured so far.
+        local: the clients' own models `[n, P]`, where they differ from the global one.
     """
     arrays: dict[str, torch.Tensor] = {}
     facts = {
@@ -45,11 +52,15 @@ def save_checkpoint(
         "state": json.dumps(pack(state, arrays)),
         "records": json.dumps([record.to_json() for record in records]),
     }
+    if local is not None:
+        arrays["local"] = torch.from_numpy(np.array(local))
     write_weights(path, {"params": torch.from_numpy(np.array(params)), **arrays}, facts)
 
 
-def load_checkpoint(path: Path, run: str) -> tuple[int, NDArray[np.float32], Any, list[RoundRecord]] | None:
-    """(rounds done, global model, the rule's memory, records), or None if there is no checkpoint.
+def load_checkpoint(
+    path: Path, run: str
+) -> tuple[int, NDArray[np.float32], Any, list[RoundRecord], NDArray[np.float32] | None] | None:
+    """(rounds done, global model, the rule's memory, records, clients' own models), or None without a checkpoint.
 
     Raises:
         ArtifactError: the file is damaged or belongs to another run.
@@ -62,7 +73,8 @@ def load_checkpoint(path: Path, run: str) -> tuple[int, NDArray[np.float32], Any
     try:
         state = unpack(json.loads(facts["state"]), tensors)
         records = [RoundRecord.from_json(entry) for entry in json.loads(facts["records"])]
-        return int(facts["rounds"]), tensors["params"].numpy(), state, records
+        local = tensors["local"].numpy() if "local" in tensors else None
+        return int(facts["rounds"]), tensors["params"].numpy(), state, records, local
     except (KeyError, ValueError, TypeError) as problem:
         raise ArtifactError(f"{path} is damaged ({problem}); delete it to start over") from problem
 

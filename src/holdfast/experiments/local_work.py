@@ -84,6 +84,14 @@ class LocalWork:
             found[places] = _one_round(self.trainer(int(steps)), model, clients[places], round_number)
         return found
 
+    def walk(self, models: Floats, clients: NDArray[np.int64], step_number: int, steps: int = 1) -> Floats:
+        """The own models `[k, P]` of these clients after so many more SGD steps, each from its own model."""
+        if not steps or not len(clients):
+            return models
+        alone = [clients[place : place + 1] for place in range(len(clients))]
+        trainer = self.trainer(steps)
+        return trainer.run(models, [0] * len(clients), alone, rounds=1, start_round=step_number)
+
 
 def honest_work(federation: AttackedFederation, machinery: Machinery) -> LocalWork:
     """Everybody on their own rows, as the server asks."""

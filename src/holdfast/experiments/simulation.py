@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +97,12 @@ def simulate(
     dataset = federation.dataset
     name = config.model or default_model(federation)
     factory = model_factory(name, dataset.x_train.shape[1:], dataset.n_labels)
-    loop = RoundLoop(federation, threat, Machinery(factory, engine, device, threads))
-    return loop.run(checkpoint, events)
+    machinery = Machinery(factory, engine, device, threads)
+    if config.mode == "async":
+        from holdfast.experiments.asynchronous import AsynchronousLoop  # it builds on this module
+
+        return AsynchronousLoop(federation, threat, machinery).run(checkpoint, events)
+    return RoundLoop(federation, threat, machinery).run(checkpoint, events)
 
 
 def default_model(federation: AttackedFederation) -> str:
@@ -114,11 +118,13 @@ class RoundLoop:
     """One federation in the making: `run` does all rounds, `round` one.
 
     Attributes:
+        local: `[n, P]`, the clients' own models where they differ from the global one; None under FedAvg.
         seconds: wall-clock seconds so far, by what they went into.
     """
 
     def __init__(self, federation: AttackedFederation, threat: Threat, machinery: Machinery) -> None:
         self.federation, self.threat, self.config = federation, threat, federation.config
+        self.local: Floats | None = None
         self.honest = honest_work(federation, machinery)
         self.malicious: LocalWork | None = None
         if len(federation.malicious):
@@ -134,7 +140,7 @@ class RoundLoop:
         params: Floats = self.trainer.init([0])[0]
         stored = checkpoints.load_checkpoint(checkpoint, identity) if checkpoint else None
         if stored is not None:
-            done, params, state, records = stored
+            done, params, state, records, self.local = stored
         hear = getattr(events, "on_round", None)
         saved, start = time.monotonic(), done
         for number in range(done, self.config.rounds):
@@ -147,7 +153,7 @@ class RoundLoop:
             pace = (time.monotonic() - began) / (number + 1 - start)
             events.progress("rounds", number + 1, self.config.rounds, pace * (self.config.rounds - number - 1))
             if checkpoint and (last or time.monotonic() - saved >= _CHECKPOINT_SECONDS):
-                checkpoints.save_checkpoint(checkpoint, identity, number + 1, params, state, records)
+                checkpoints.save_checkpoint(checkpoint, identity, number + 1, params, state, records, self.local)
                 saved = time.monotonic()
         goal = None if self.threat.goal is None else self.threat.goal.meaning
         malicious_ids = tuple(int(client) for client in self.federation.malicious)
@@ -173,7 +179,7 @@ class RoundLoop:
         else:
             self._took("training", began)
         began = time.perf_counter()
-        result = self._aggregate(updates, clients, state)
+        result = self._aggregate(params, updates, clients, state)
         self._took("rule", began)
         value = np.asarray(result.value, dtype=np.float32)
         return params + value, result.state, result, malicious
@@ -187,20 +193,21 @@ class RoundLoop:
         malicious: NDArray[np.bool_],
         honest: Floats,
         own: Floats,
+        *draws: int,
     ) -> Floats:
-        """What the malicious clients upload; to the attack, rows come honest first."""
+        """What the malicious clients upload; to the attack, rows come honest first. `draws`: what else seeds it."""
         order = np.concatenate([clients[~malicious], clients[malicious]])
 
         def rule(rows: Any) -> Any:
             if np.ndim(rows) != 2:
                 return np.stack([rule(part) for part in rows])
-            return self._aggregate(rows, order, state).value
+            return self._aggregate(params, rows, order, state).value
 
         with np.errstate(over="ignore", invalid="ignore"):
             crafted = self.threat.adversary.model(
                 honest,
                 int(malicious.sum()),
-                rng=np.random.default_rng(derive_seed(self.config.seed, "craft", number)),
+                rng=np.random.default_rng(derive_seed(self.config.seed, "craft", number, *draws)),
                 reference=params,
                 rule=rule,
                 own=own,
@@ -210,7 +217,8 @@ class RoundLoop:
             )
         return np.asarray(crafted, dtype=np.float32)
 
-    def _aggregate(self, updates: Any, clients: NDArray[np.int64], state: Any) -> Aggregate:
+    def _aggregate(self, params: Floats, updates: Any, clients: NDArray[np.int64], state: Any) -> Aggregate:
+        """The rule's verdict on updates `[k, P]` of the global model `params`."""
         rule: Rule = self.federation.rule
         return rule.aggregate(
             updates,
@@ -235,7 +243,7 @@ class RoundLoop:
     def identity(self) -> str:
         """What a checkpoint belongs to: configuration, data and engine."""
         data = self.federation.dataset.fingerprint()
-        return fingerprint({"config": asdict(self.config), "data": data, "engine": self.trainer.engine})
+        return fingerprint({"config": self.config.decisive(), "data": data, "engine": self.trainer.engine})
 
     def _took(self, what: str, began: float) -> None:
         self.seconds[what] += time.perf_counter() - began

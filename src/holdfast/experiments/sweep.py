@@ -214,7 +214,8 @@ def sweep(
     _check(cells)
     data = load_data(experiment.federation.data, experiment.federation.data_dir).fingerprint()
     paths = [
-        folder / "cells" / f"{fingerprint({'config': asdict(cell.config), 'data': data})[:24]}.json" for cell in cells
+        folder / "cells" / f"{fingerprint({'config': cell.config.decisive(), 'data': data})[:24]}.json"
+        for cell in cells
     ]
     waiting = [place for place in (order or range(len(cells))) if not paths[place].exists()]
     if len(waiting) < len(cells):

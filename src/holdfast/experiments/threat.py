@@ -3,7 +3,8 @@
 A description is a name, or a mapping with a name and parameters (`{"name": "scaling", "factor": 20}`). A name of
 `ADVERSARIES` is a whole adversary of the residual-reweighting paper; "backdoor" and "tpa" are its like; every name of
 `ATTACKS` is that attack alone. On top of any of them: `wrappers`, a list of names or mappings, applied in turn;
-`data`, a second attack, on the training data; `effort` and `lr`, how the malicious clients train.
+`data`, a second attack, on the training data; `effort` and `lr`, how the malicious clients train; `sync_only`, in
+asynchronous mode honest until the step before each syncing point.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from holdfast.types import ConfigError
 
 Array = NDArray[Any]
 
-STRUCTURE = ("data", "wrappers", "effort", "lr")
+STRUCTURE = ("data", "wrappers", "effort", "lr", "sync_only")
 BACKDOORS = ("pixel-backdoor", "feature-backdoor", "backdoor")
 DATA_ATTACKS = ("label-flip", "all-label-flip", *BACKDOORS, "targeted-samples")
 NAMES = tuple(sorted({*ADVERSARIES, *ATTACKS, "backdoor", "tpa"}))
@@ -72,11 +73,13 @@ class Threat:
         adversary: data, upload and behavior of the malicious clients.
         goal: what they want, or None if only damage.
         kept: rows of the test set that accuracy is measured on (targets of targeted poisoning are not among them).
+        sync_only: attack at the last step before a syncing point only, and be honest at those that are just watched.
     """
 
     adversary: Adversary
     goal: Goal | None
     kept: NDArray[np.int64] = field(repr=False)
+    sync_only: bool = False
 
 
 def flipped_labels(description: Description) -> tuple[int, ...]:
@@ -88,6 +91,7 @@ def flipped_labels(description: Description) -> tuple[int, ...]:
 def check_attack(description: Description) -> None:
     """Refuse what is wrong with a description whatever the data: names, parameters, values."""
     _parts(description)
+    _sync_only(description)
 
 
 def make_threat(description: Description, dataset: Dataset, *, seed: int) -> Threat:
@@ -97,14 +101,15 @@ def make_threat(description: Description, dataset: Dataset, *, seed: int) -> Thr
         ConfigError: unknown names or parameters, labels or features the data does not have.
     """
     data, model, behavior = _parts(description)
+    sync_only = _sync_only(description)
     kept = np.arange(len(dataset.y_test), dtype=np.int64)
     if isinstance(data, _Pending):
         data, rows = data.on(dataset, np.random.default_rng(seed))
         kept = np.setdiff1d(kept, rows)
         if isinstance(data, TargetedSamples):
             goal = _targets(dataset, data, rows)
-            return Threat(Adversary(model, data, behavior), goal, kept)
-    return Threat(Adversary(model, data, behavior), _goal(data, dataset), kept)
+            return Threat(Adversary(model, data, behavior), goal, kept, sync_only)
+    return Threat(Adversary(model, data, behavior), _goal(data, dataset), kept, sync_only)
 
 
 @dataclass(frozen=True)
@@ -159,6 +164,13 @@ def _parts(description: Description) -> tuple[Any, ModelAttack, Any]:
         model = _wrapped(model, *named(wrapper, "wrapper"))
     behavior = replace(whole.behavior, **{key: structure[key] for key in ("effort", "lr") if key in structure})
     return data, model, behavior
+
+
+def _sync_only(description: Description) -> bool:
+    value = named(description, "attack")[1].get("sync_only", False)
+    if not isinstance(value, bool):
+        raise ConfigError(f"attack: sync_only must be true or false, but is {value!r}")
+    return value
 
 
 def _whole(name: str, params: dict[str, Any]) -> Adversary:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import operator
+import numbers
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,14 +33,11 @@ class Syncing:
     moving_rate: float = 1.0
 
     def __post_init__(self) -> None:
-        try:
-            operator.index(self.tau)
-        except TypeError:
-            raise ConfigError(f"tau must be a whole number of at least 1, got {self.tau!r}") from None
-        if self.tau < 1:
-            raise ConfigError(f"tau must be a whole number of at least 1, got {self.tau}")
-        if not 0 < self.moving_rate <= 1:
-            raise ConfigError(f"moving_rate (gamma) must be above 0 and at most 1, got {self.moving_rate}")
+        if isinstance(self.tau, bool) or not isinstance(self.tau, numbers.Integral) or self.tau < 1:
+            raise ConfigError(f"tau must be a whole number of at least 1, got {self.tau!r}")
+        rate = self.moving_rate
+        if isinstance(rate, bool) or not isinstance(rate, numbers.Real) or not 0 < rate <= 1:
+            raise ConfigError(f"moving_rate (gamma) must be above 0 and at most 1, got {rate!r}")
 
     def due(self, step: int) -> bool:
         """Whether the server aggregates after this local step (the first is 1)."""
