@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,9 @@ from scipy import stats
 from holdfast.experiments import sweep as sweeping
 from holdfast.experiments.attacked import SimulateConfig, load_attacked
 from holdfast.experiments.experiment import parse_experiment, read_experiment
+from holdfast.experiments.run import fingerprint
 from holdfast.experiments.simulation import simulate
-from holdfast.experiments.sweep import Interval, sweep
+from holdfast.experiments.sweep import Interval, cell_key, sweep
 from holdfast.types import ArtifactError, ConfigError, ThreatModelError
 
 ROOT = Path(__file__).parents[1]
@@ -176,6 +177,15 @@ def test_examples_can_be_read_and_their_digits_set_up(path):
     if grid.federation.data == "digits":
         for cell in grid.cells()[:: max(1, len(grid.cells()) // 5)]:
             load_attacked(cell.config)
+
+
+def test_a_cell_is_named_by_what_decides_it_and_nothing_else():
+    """New options, and the folder the data lies in, leave finished cells where they are."""
+    config = SimulateConfig(rounds=3, rule="median")
+    name = cell_key(config, "data")
+    assert name == cell_key(replace(config, data_dir="elsewhere"), "data")
+    assert name == fingerprint({"config": {"rounds": 3, "rule": "median"}, "data": "data"})[:24]
+    assert len({name, cell_key(replace(config, lr=0.2), "data"), cell_key(config, "other data")}) == 3
 
 
 def test_configurations_are_plain_data():

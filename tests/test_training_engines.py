@@ -67,6 +67,10 @@ def test_auto_takes_the_engine_that_applies():
     assert type(make_trainer(model_factory("mlp", (6,), 3), *arguments, seed=1)) is CompiledTrainer
     smooth = lambda: nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 3))  # noqa: E731
     assert type(make_trainer(smooth, *arguments, seed=1)) is TorchTrainer
+    adam = FedAvg(rounds=1, lr=0.1, optimizer="adam")
+    assert type(make_trainer(model_factory("mlp", (6,), 3), x, y, rows, adam, seed=1)) is TorchTrainer
+    with pytest.raises(ConfigError, match="engine 'compiled' does not apply: optimizer is 'adam'"):
+        make_trainer(model_factory("mlp", (6,), 3), x, y, rows, adam, seed=1, engine="compiled")
     with pytest.raises(ConfigError, match=r"engine 'compiled' does not apply: .*Tanh"):
         make_trainer(smooth, *arguments, seed=1, engine="compiled")
 

@@ -38,6 +38,7 @@ def test_unknown_preset():
         ("lr", float("inf")),
         ("lr", "fast"),
         ("weighting", "votes"),
+        ("optimizer", "lion"),
     ],
 )
 def test_out_of_range_names_the_field(field, value):

@@ -93,6 +93,21 @@ def test_equals_plain_loops(name, stack_size):
     np.testing.assert_allclose(ours, plain, atol=1e-4 * moved)
 
 
+# A bias below a batch normalization has no gradient but rounding, of which Adam's steps have the sign.
+@pytest.mark.parametrize("name", [name for name in CASES if name != "batch-norm"])
+def test_adam_equals_plain_loops(name):
+    """`torch.optim.Adam`, made anew by every client in every round."""
+    factory, shape, way = CASES[name]
+    fedavg = FedAvg(rounds=2, lr=0.02, local_steps=3, batch_size=8, optimizer="adam")
+    trainer, (x, y, rows) = trainer_for(factory, shape, fedavg=fedavg)
+    assert type(trainer._local) is (Stacked if way is Dense else way)
+    start = trainer.init(IDS)
+    plain = plain_fedavg(factory, x, y, rows, fedavg, seed=11, params=start, model_ids=IDS, members=MEMBERS)
+    moved = np.abs(plain - start).max()
+    assert moved > 0.04
+    np.testing.assert_allclose(trainer.run(start, IDS, MEMBERS), plain, atol=2e-3 * moved)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_takes_the_way_that_fits(name):
     factory, shape, way = CASES[name]

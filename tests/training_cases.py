@@ -12,6 +12,8 @@ from holdfast.training import FedAvg
 from holdfast.training.batches import batch_rows
 from holdfast.training.parameters import flatten, unflatten
 
+OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -33,7 +35,7 @@ def federation(shape=(6,), n_labels=3, n_clients=5, seed=0):
 
 
 def plain_fedavg(factory, x, y, rows, fedavg: FedAvg, *, seed, params, model_ids, members, rounds=None, start_round=0):
-    """FedAvg with modules, `torch.optim.SGD` and loops over everything; nothing is shared with the engines."""
+    """FedAvg with modules, `torch.optim` and loops over everything; nothing is shared with the engines."""
     module = factory()
     result = []
     for vector, model, clients in zip(params, model_ids, members, strict=True):
@@ -42,7 +44,7 @@ def plain_fedavg(factory, x, y, rows, fedavg: FedAvg, *, seed, params, model_ids
             for client in clients:
                 batches = client_batches(rows, fedavg, seed=seed, model=model, client=client, number=number)
                 unflatten(vector, module).train()
-                optimizer = torch.optim.SGD(module.parameters(), lr=fedavg.lr)
+                optimizer = OPTIMIZERS[fedavg.optimizer](module.parameters(), lr=fedavg.lr)
                 for batch in batches:
                     optimizer.zero_grad()
                     scores = module(torch.from_numpy(x[batch]))

@@ -81,9 +81,10 @@ def simulate(
     local_epochs: Annotated[
         float | None, typer.Option(help="Passes of a client over its rows per round, or ...")
     ] = None,
-    local_steps: Annotated[int | None, typer.Option(help="... SGD steps per round. Default: 5.")] = None,
+    local_steps: Annotated[int | None, typer.Option(help="... steps per round. Default: 5.")] = None,
     batch_size: Annotated[int, typer.Option(help="Rows per step.")] = 32,
     lr: Annotated[float, typer.Option(help="Learning rate of honest clients.")] = 0.1,
+    optimizer: Annotated[str, typer.Option(help="sgd or adam, of all clients.")] = "sgd",
     weighting: Annotated[
         str, typer.Option(help="uniform, or size: tell rules that use it who has how many rows.")
     ] = "uniform",

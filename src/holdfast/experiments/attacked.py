@@ -53,6 +53,7 @@ class SimulateConfig:
         local_steps: ... SGD steps, the same for everybody. One of the two.
         batch_size: rows per step, drawn with replacement.
         lr: the honest clients' learning rate.
+        optimizer: "sgd" or "adam", for everybody; see `FedAvg`.
         weighting: "uniform", or "size" to report numbers of rows to rules that use them.
         model: registry name or `package.module:factory`; None takes the data set's own.
         evaluate_every: rounds between evaluations; the last round is always evaluated.
@@ -83,6 +84,7 @@ class SimulateConfig:
     local_steps: int | None = None
     batch_size: int = 32
     lr: float = 0.1
+    optimizer: str = "sgd"
     weighting: str = "uniform"
     model: str | None = None
     evaluate_every: int = 1
@@ -104,7 +106,13 @@ class SimulateConfig:
         if self.drop_holders and self.drop_label is None:
             raise ConfigError(f"drop_holders is {self.drop_holders}, but drop_label does not say of which label")
         self._check_mode()
-        FedAvg(rounds=self.rounds, lr=self.lr, batch_size=self.batch_size, weighting=self.weighting)  # type: ignore[arg-type]
+        FedAvg(
+            rounds=self.rounds,
+            lr=self.lr,
+            batch_size=self.batch_size,
+            weighting=self.weighting,  # type: ignore[arg-type]  # checked there
+            optimizer=self.optimizer,  # type: ignore[arg-type]
+        )
 
     @property
     def syncing(self) -> Syncing | None:
@@ -115,9 +123,12 @@ class SimulateConfig:
         return Syncing(4 if self.tau is None else self.tau, moving_rate)
 
     def decisive(self) -> dict[str, Any]:
-        """What a result depends on: the settings, without those that do not apply in this mode."""
-        unused = ("mode", "tau", "moving_rate") if self.mode == "fedavg" else ()
-        return {name: value for name, value in asdict(self).items() if name not in unused}
+        """What a result depends on beside the data: every setting that is not the default, but for the data's folder.
+
+        So a setting that a later version adds changes no name of what is there already.
+        """
+        defaults = {item.name: item.default for item in dataclasses.fields(self)}
+        return {name: v for name, v in asdict(self).items() if name != "data_dir" and v != defaults[name]}
 
     def _check_mode(self) -> None:
         if self.mode not in ("fedavg", "async"):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from holdfast.attacks import Adversary
 from holdfast.data import Partition
-from holdfast.experiments.attacked import AttackedFederation
+from holdfast.experiments.attacked import AttackedFederation, SimulateConfig
 from holdfast.training import FedAvg, ModelFactory, Trainer, make_trainer
 from holdfast.training.batches import derive_seed
 
@@ -50,11 +50,10 @@ class LocalWork:
         steps: NDArray[np.int64],
         *,
         lr: float,
-        batch_size: int,
-        seed: int,
+        config: SimulateConfig,
     ) -> None:
         self._machinery, self._x, self._y, self._partition = machinery, x, y, partition
-        self._steps, self._lr, self._batch_size, self._seed = steps, lr, batch_size, seed
+        self._steps, self._lr, self._config = steps, lr, config
         self._trainers: dict[int, Trainer] = {}
 
     def trainer(self, steps: int) -> Trainer:
@@ -66,8 +65,14 @@ class LocalWork:
                 self._x,
                 self._y,
                 self._partition,
-                FedAvg(rounds=1, lr=self._lr, local_steps=steps, batch_size=self._batch_size),
-                seed=self._seed,
+                FedAvg(
+                    rounds=1,
+                    lr=self._lr,
+                    local_steps=steps,
+                    batch_size=self._config.batch_size,
+                    optimizer=self._config.optimizer,  # type: ignore[arg-type]  # checked there
+                ),
+                seed=derive_seed(self._config.seed, "training"),
                 engine=way.engine,  # type: ignore[arg-type]  # checked there
                 device=way.device,
                 threads=way.threads,
@@ -104,8 +109,7 @@ def honest_work(federation: AttackedFederation, machinery: Machinery) -> LocalWo
         federation.partition,
         steps,
         lr=config.lr,
-        batch_size=config.batch_size,
-        seed=derive_seed(config.seed, "training"),
+        config=config,
     )
 
 
@@ -132,8 +136,7 @@ def malicious_work(federation: AttackedFederation, adversary: Adversary, machine
         held,
         steps,
         lr=adversary.behavior.lr or config.lr,
-        batch_size=config.batch_size,
-        seed=derive_seed(config.seed, "training"),
+        config=config,
     )
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from scipy import stats
 
-from holdfast.experiments.attacked import load_attacked, load_data
+from holdfast.experiments.attacked import SimulateConfig, load_attacked, load_data
 from holdfast.experiments.events import Events, Silent
 from holdfast.experiments.experiment import Cell, Experiment
 from holdfast.experiments.measures import RoundRecord
@@ -213,10 +213,7 @@ def sweep(
     cells = experiment.cells()
     _check(cells)
     data = load_data(experiment.federation.data, experiment.federation.data_dir).fingerprint()
-    paths = [
-        folder / "cells" / f"{fingerprint({'config': cell.config.decisive(), 'data': data})[:24]}.json"
-        for cell in cells
-    ]
+    paths = [folder / "cells" / f"{cell_key(cell.config, data)}.json" for cell in cells]
     waiting = [place for place in (order or range(len(cells))) if not paths[place].exists()]
     if len(waiting) < len(cells):
         events.note(f"{len(cells) - len(waiting)} of {len(cells)} cells are there already")
@@ -229,6 +226,11 @@ def sweep(
     found = SweepResult(experiment, _collect(cells, paths), folder)
     _write(found)
     return found
+
+
+def cell_key(config: SimulateConfig, data: str) -> str:
+    """The name of a cell: a hash of its settings and of its data's content."""
+    return fingerprint({"config": config.decisive(), "data": data})[:24]
 
 
 class _Inside:

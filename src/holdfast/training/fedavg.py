@@ -11,6 +11,7 @@ from typing import Literal, get_args
 from holdfast.types import ConfigError
 
 Weighting = Literal["size", "uniform"]
+Optimizer = Literal["sgd", "adam"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +34,11 @@ class FedAvg:
     Attributes:
         rounds: global rounds (`globalIter`), at least 1.
         lr: the clients' learning rate $\eta$, above 0.
-        local_steps: SGD steps of each client per round (`localIter`), at least 1.
+        local_steps: steps of each client per round (`localIter`), at least 1.
         batch_size: examples per step, drawn with replacement from the client's own examples, at least 1.
         weighting: `"size"` or `"uniform"`.
+        optimizer: `"sgd"`, the step written above, or `"adam"` (Kingma and Ba 2015, with its usual decays; its moments
+            start at zero in every round, so that clients keep nothing between rounds). Adam is torch's alone.
 
     Raises:
         ConfigError: a value is out of range.
@@ -54,6 +57,7 @@ class FedAvg:
     local_steps: int = 5
     batch_size: int = 32
     weighting: Weighting = "size"
+    optimizer: Optimizer = "sgd"
 
     def __post_init__(self) -> None:
         for name in ("rounds", "local_steps", "batch_size"):
@@ -64,8 +68,9 @@ class FedAvg:
             raise ConfigError(f"lr must be a number above 0, but is {self.lr!r}")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise ConfigError(f"lr must be a finite number above 0, but is {self.lr!r}")
-        if self.weighting not in get_args(Weighting):
-            raise ConfigError(f"weighting must be one of {', '.join(get_args(Weighting))}, but is {self.weighting!r}")
+        for name, known in (("weighting", get_args(Weighting)), ("optimizer", get_args(Optimizer))):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"{name} must be one of {', '.join(known)}, but is {getattr(self, name)!r}")
 
     @property
     def steps(self) -> int:

@@ -1,4 +1,4 @@
-"""How the torch engine lets many clients take their local SGD steps: three ways with one result.
+"""How the torch engine lets many clients take their local steps, by SGD or Adam: three ways with one result.
 
 Each takes a stack `[S, P]` of clients' weights, one row per client, and moves every row by the client's own steps,
 in place. They agree up to float32 rounding; `choose` picks by what the module allows and what pays.
@@ -7,6 +7,9 @@ in place. They agree up to float32 rounding; `choose` picks by what the module a
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
 from typing import Protocol
 
 import torch
@@ -38,14 +41,62 @@ class LocalTraining(Protocol):
         ...
 
 
+class Descent(Protocol):
+    """Moves a tensor of weights by its gradient, in place; made anew for every client and round."""
+
+    def __call__(self, name: str, step: int, weights: torch.Tensor, gradient: torch.Tensor) -> None:
+        """The move of the tensor `name` in step `step`, counted from 0."""
+        ...
+
+
+class Sgd:
+    """Plain descent: `w -= lr * g`."""
+
+    def __init__(self, lr: float) -> None:
+        self.lr = lr
+
+    def __call__(self, name: str, step: int, weights: torch.Tensor, gradient: torch.Tensor) -> None:
+        """One move."""
+        weights.add_(gradient, alpha=-self.lr)
+
+
+class Adam:
+    r"""Adam (Kingma and Ba 2015, Algorithm 1): $w \leftarrow w - \eta\, \hat m / (\sqrt{\hat v} + \epsilon)$.
+
+    Both moments start at zero, so a client keeps nothing from one round to the next.
+    """
+
+    first_decay, second_decay, epsilon = 0.9, 0.999, 1e-8
+
+    def __init__(self, lr: float) -> None:
+        self.lr = lr
+        self._moments: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def __call__(self, name: str, step: int, weights: torch.Tensor, gradient: torch.Tensor) -> None:
+        """One move."""
+        if name not in self._moments:
+            self._moments[name] = torch.zeros_like(gradient), torch.zeros_like(gradient)
+        first, second = self._moments[name]
+        first.lerp_(gradient, 1 - self.first_decay)
+        second.mul_(self.second_decay).addcmul_(gradient, gradient, value=1 - self.second_decay)
+        spread = (second / (1 - self.second_decay ** (step + 1))).sqrt_().add_(self.epsilon)
+        weights.addcdiv_(first, spread, value=-self.lr / (1 - self.first_decay ** (step + 1)))
+
+
+DESCENTS: Mapping[str, Callable[[float], Descent]] = MappingProxyType({"sgd": Sgd, "adam": Adam})
+
+
 class _Problem:
     """What all three share: the module as a template, the data on the device, and where tensors lie in a row."""
 
     needs_seeds = False
 
-    def __init__(self, module: nn.Module, x: torch.Tensor, y: torch.Tensor, lr: float, stack_size: int) -> None:
+    def __init__(
+        self, module: nn.Module, x: torch.Tensor, y: torch.Tensor, lr: float, stack_size: int, optimizer: str = "sgd"
+    ) -> None:
         self.module = module.train()
         self.x, self.y, self.lr = x, y, lr
+        self.descent = partial(DESCENTS[optimizer], lr)
         self.stack_size = stack_size
         self.where = layout(module)
         self.shapes = {name: tensor.shape for name, tensor in state_tensors(module).items()}
@@ -59,8 +110,10 @@ class _Problem:
 class Stacked(_Problem):
     """Any module that `torch.func` can map: all clients take each step together, as one program."""
 
-    def __init__(self, module: nn.Module, x: torch.Tensor, y: torch.Tensor, lr: float, stack_size: int) -> None:
-        super().__init__(module, x, y, lr, stack_size)
+    def __init__(
+        self, module: nn.Module, x: torch.Tensor, y: torch.Tensor, lr: float, stack_size: int, optimizer: str = "sgd"
+    ) -> None:
+        super().__init__(module, x, y, lr, stack_size, optimizer)
         self.counters = {name: b for name, b in module.named_buffers() if not b.is_floating_point()}
         self.gradients = vmap(grad(self._loss, has_aux=True))
 
@@ -77,10 +130,11 @@ class Stacked(_Problem):
         views = self.views(stack)
         trained = {name: views[name] for name in self.trainable}
         fixed = {name: view for name, view in views.items() if name not in trained}
+        descend = self.descent()
         for step in range(rows.shape[1]):
             gradients, state = self.gradients(trained, fixed, self.x[rows[:, step]], self.y[rows[:, step]])
             for name, gradient in gradients.items():
-                trained[name].add_(gradient, alpha=-self.lr)
+                descend(name, step, trained[name], gradient)
             for name, value in state.items():
                 fixed[name].copy_(value)
 
@@ -149,38 +203,54 @@ class OneByOne(_Problem):
     """
 
     def __init__(
-        self, module: nn.Module, x: torch.Tensor, y: torch.Tensor, lr: float, stack_size: int, *, random: bool = False
+        self,
+        module: nn.Module,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        lr: float,
+        stack_size: int,
+        optimizer: str = "sgd",
+        *,
+        random: bool = False,
     ) -> None:
-        super().__init__(module, x, y, lr, stack_size)
+        super().__init__(module, x, y, lr, stack_size, optimizer)
         self.needs_seeds = random
         self.counters = {name: b.clone() for name, b in module.named_buffers() if not b.is_floating_point()}
 
     def __call__(self, stack: torch.Tensor, rows: torch.Tensor, seeds: Seeds | None) -> None:
         """One client takes all its steps, then the next."""
         state = dict(self.module.named_parameters()) | dict(self.module.named_buffers())
-        trainable = [state[name] for name in self.trainable]
+        trainable = {name: state[name] for name in self.trainable}
         with private_rng(0, stack.device):
             for client in range(len(stack)):
                 for name, view in self.views(stack[client : client + 1]).items():
                     state[name].data = view[0]
                 for name, value in self.counters.items():
                     state[name].copy_(value)
+                descend = self.descent()
                 for step, batch in enumerate(rows[client]):
                     if seeds is not None:
                         reseed(seeds[client][step], stack.device)
-                    self._step(trainable, batch)
+                    self._step(descend, step, trainable, batch)
 
-    def _step(self, trainable: list[torch.Tensor], batch: torch.Tensor) -> None:
+    def _step(self, descend: Descent, step: int, trainable: dict[str, torch.Tensor], batch: torch.Tensor) -> None:
         loss = nn.functional.cross_entropy(self.module(self.x[batch]), self.y[batch])
-        gradients = torch.autograd.grad(loss, trainable, allow_unused=True)
+        gradients = torch.autograd.grad(loss, [*trainable.values()], allow_unused=True)
         with torch.no_grad():
-            for parameter, gradient in zip(trainable, gradients, strict=True):
+            for (name, parameter), gradient in zip(trainable.items(), gradients, strict=True):
                 if gradient is not None:
-                    parameter.add_(gradient, alpha=-self.lr)
+                    descend(name, step, parameter, gradient)
 
 
 def choose(
-    module: nn.Module, x: torch.Tensor, y: torch.Tensor, *, lr: float, batch_size: int, clients: int | None = None
+    module: nn.Module,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    *,
+    lr: float,
+    batch_size: int,
+    clients: int | None = None,
+    optimizer: str = "sgd",
 ) -> LocalTraining:
     """The way to train this module: dense stack, mapped stack, or one by one.
 
@@ -191,19 +261,20 @@ def choose(
         lr: the clients' learning rate.
         batch_size: examples per step, for the estimate of memory.
         clients: clients per stack; None takes what fits the last-level cache (CPU) or the free memory (GPU).
+        optimizer: a name of `DESCENTS`; the dense stack knows plain descent only.
     """
     random = _draws_random_numbers(module, x[:2])
     size = clients or _stack_size(module, x, y, batch_size)
     if random:
-        return OneByOne(module, x, y, lr, size, random=True)
-    if Dense.fits(module):
+        return OneByOne(module, x, y, lr, size, optimizer, random=True)
+    if optimizer == "sgd" and Dense.fits(module):
         return Dense(module, x, y, lr, size)
     too_big = clients is None and x.device.type == "cpu" and size < _MIN_STACK_ON_CPU
     if not too_big:
-        stacked = Stacked(module, x, y, lr, size)
+        stacked = Stacked(module, x, y, lr, size, optimizer)
         if _can_be_mapped(stacked):
             return stacked
-    return OneByOne(module, x, y, lr, size)
+    return OneByOne(module, x, y, lr, size, optimizer)
 
 
 def _draws_random_numbers(module: nn.Module, x: torch.Tensor) -> bool:

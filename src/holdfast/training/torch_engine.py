@@ -93,6 +93,7 @@ class TorchTrainer:
                 lr=fedavg.lr,
                 batch_size=fedavg.batch_size,
                 clients=stack_size,
+                optimizer=fedavg.optimizer,
             )
 
     def init(self, model_ids: Sequence[int]) -> npt.NDArray[np.float32]:

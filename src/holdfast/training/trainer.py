@@ -111,7 +111,7 @@ def make_trainer(
 ) -> Trainer:
     """The trainer for a model and a federation.
 
-    `"auto"` takes the compiled engine where it applies (CPU; Sequential of Conv2d, MaxPool2d, ReLU, Flatten and
+    `"auto"` takes the compiled engine where it applies (CPU; SGD; Sequential of Conv2d, MaxPool2d, ReLU, Flatten and
     Linear), which is several times faster, and torch for everything else.
 
     Args:
@@ -151,6 +151,8 @@ def make_trainer(
         from holdfast.training.compiled import CompiledTrainer  # both engines import this module
 
         why_not = CompiledTrainer.supports(module) or (f"device is {device!r}" if on.type != "cpu" else None)
+        if why_not is None and fedavg.optimizer != "sgd":
+            why_not = f"optimizer is {fedavg.optimizer!r}"
         if why_not is None:
             return CompiledTrainer(model, x, y, partition, fedavg, seed=seed, threads=threads)
         if engine == "compiled":
