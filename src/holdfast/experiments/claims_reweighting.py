@@ -128,11 +128,8 @@ def _loans(sweeps: Sweeps) -> Verdict:
 
 def _noise(sweeps: Sweeps) -> Verdict:
     found = sweeps["mnist-noise"]
-    attacks = [attack for attack, _ in found.experiment.rows()]
-    means = {
-        rule: float(np.mean([percent(found, rule, attack, _worst(found)) for attack in attacks])) for rule in NAMES
-    }
-    return _best(means)
+    rows = found.experiment.rows()
+    return _best({rule: float(np.mean([percent(found, rule, *row) for row in rows])) for rule in NAMES})
 
 
 def _spread(found: SweepResult) -> float:

@@ -36,6 +36,8 @@ RULES: tuple[Any, ...] = (
     ours(),
 )
 NAMES = tuple(rule["label"] for rule in RULES)
+# Where the numbers of Table 4 and Figure 5 have nobody malicious, its trimmed mean still trims: 87.59 against 93.17.
+TOLD: tuple[Any, ...] = tuple({**rule, "f": 10} if rule["name"] == "trimmed-mean" else rule for rule in RULES)
 
 # Tables 1, 2 and 4: accuracy in percent, a row per rule in the order of RULES.
 TABLE_1 = (
@@ -154,8 +156,8 @@ def scale(name: str, *, data_dir: str | None = None, reviews: str = "reviews", l
     """The experiments at a scale.
 
     `smoke` runs small forms of them on embedded digits, to show that it works. `cpu` has the paper's MNIST
-    experiments with a part of its grids and one seed, and reviews and loans from whatever file is there; what needs
-    ResNet-18 is left out. `paper` is everything, three seeds each.
+    experiments with a part of its grids and one seed, most for 40 of its 200 rounds and backdoors for 20, and reviews
+    and loans from whatever file is there; what needs ResNet-18 is left out. `paper` is everything, three seeds each.
 
     Args:
         name: "smoke", "cpu" or "paper".
@@ -194,7 +196,7 @@ def variants(lambdas: tuple[float, ...] = LAMBDAS[1:], deltas: tuple[float, ...]
 
 
 def _mnist(data_dir: str | None, *, full: bool) -> dict[str, Experiment]:
-    """Figures 3 and 5, Tables 3 (left), 4, 6 and 7."""
+    """Figures 3 and 5, Tables 3 (left), 4, 6 and 7; experiments that share a federation share its cells."""
     seeds = (0, 1, 2) if full else (0,)
     every = 1 if full else 10
     hundred = SimulateConfig(
@@ -211,7 +213,7 @@ def _mnist(data_dir: str | None, *, full: bool) -> dict[str, Experiment]:
     ten = replace(hundred, clients=10, partition="dirichlet", batch_size=64)
     short = hundred if full else replace(hundred, rounds=40)
     lambdas, deltas = (LAMBDAS, DELTAS) if full else ((2,), (0.01, 0.2))
-    dropped = range(0, 21, 1 if full else 10)
+    dropped = range(21) if full else (0, 15, 20)
     arms = {
         "mnist-label-flip": Experiment(
             "Figure 3", hundred, RULES, ("label-flip",), tuple(range(11)) if full else (10,), seeds
@@ -219,7 +221,7 @@ def _mnist(data_dir: str | None, *, full: bool) -> dict[str, Experiment]:
         "mnist-backdoor": Experiment(
             "Table 3, MNIST", ten if full else replace(ten, rounds=20), RULES, _backdoors(), (1,), seeds
         ),
-        "mnist-noise": Experiment("Table 4", short, RULES, _noises(STDS if full else (0, 2)), (10,), seeds),
+        "mnist-noise": Experiment("Table 4", short, TOLD, _noises(STDS[1:] if full else (2,)), (0, 10), seeds),
         "mnist-lambda-iid": Experiment(
             "Table 6, i.i.d.",
             replace(short, partition="iid"),
@@ -236,23 +238,27 @@ def _mnist(data_dir: str | None, *, full: bool) -> dict[str, Experiment]:
             (0, 5, 9) if full else (9,),
             seeds,
         ),
+        "mnist-variants": Experiment(
+            "Table 7",
+            short,
+            variants() if full else variants((2,), (0.01,)),
+            ("label-flip",),
+            (0, 9) if full else (9,),
+            seeds,
+        ),
     }
-    if full:
-        arms["mnist-variants"] = Experiment("Table 7", hundred, variants(), ("label-flip",), (0, 9), seeds)
-    for holders in dropped:
-        arms[f"mnist-drop-{holders}"] = Experiment(
-            f"Figure 5, {holders} holders removed",
-            replace(short, drop_label=0, drop_holders=holders),
-            RULES,
-            seeds=seeds,
-        )
-    return arms
+    return arms | {f"mnist-drop-{holders}": _dropped(short, holders, seeds) for holders in dropped}
+
+
+def _dropped(whole: SimulateConfig, holders: int, seeds: tuple[int, ...]) -> Experiment:
+    """One place of Figure 5; without removals, it is the federation of Table 4 without noise."""
+    less = replace(whole, drop_label=0, drop_holders=holders) if holders else whole
+    return Experiment(f"Figure 5, {holders} holders removed", less, TOLD, seeds=seeds)
 
 
 def _tables(data_dir: str | None, reviews: str, loan: str, *, full: bool) -> dict[str, Experiment]:
     """Tables 2 and 8, and the loans of §4.3."""
     seeds = (0, 1, 2)
-    # The paper's Adam at 0.05 is not SGD; this is the learning rate at which SGD learns reviews in ten rounds.
     texts = SimulateConfig(
         data=reviews,
         data_dir=data_dir if reviews == "reviews" else None,
@@ -260,7 +266,8 @@ def _tables(data_dir: str | None, reviews: str, loan: str, *, full: bool) -> dic
         rounds=10,
         local_epochs=5,
         batch_size=64,
-        lr=2.0,
+        lr=0.05,
+        optimizer="adam",
         model="fasttext",
     )
     states = SimulateConfig(
@@ -282,19 +289,19 @@ def _tables(data_dir: str | None, reviews: str, loan: str, *, full: bool) -> dic
             "Table 2",
             texts,
             RULES,
-            ("all-label-flip",),
+            ({"name": "all-label-flip", "effort": 2.0, "label": "all-label-flip"},),
             (0, 1, 2, 3, 4) if full else (0, 2, 4),
             seeds if full else (0,),
         ),
         "reviews-blended": Experiment(
             "Table 8",
-            texts,
+            replace(texts, lr=0.01),  # A.7 has another learning rate than A.2
             (ours(),),
             tuple(
                 {
                     "name": "all-label-flip",
                     "effort": 1.4,
-                    "lr": 2 * texts.lr,
+                    "lr": 0.1,
                     "wrappers": [{"name": "blend", "mix_rate": rate}],
                     "label": f"mix rate {rate:g}",
                 }
@@ -338,7 +345,7 @@ def _smoke() -> dict[str, Experiment]:
     arms = {
         "mnist-label-flip": Experiment("Figure 3", many, RULES, ("label-flip",), (0, 3), (0, 1)),
         "mnist-backdoor": Experiment("Table 3, MNIST", few, RULES, _backdoors(), (1,), (0, 1)),
-        "mnist-noise": Experiment("Table 4", many, RULES, _noises((0, 2)), (3,), (0,)),
+        "mnist-noise": Experiment("Table 4", many, TOLD, _noises((2,)), (0, 3), (0,)),
         "mnist-lambda-iid": Experiment(
             "Table 6, i.i.d.", replace(many, partition="iid"), hyper_parameters(*small), ("label-flip",), (3,), (0,)
         ),
@@ -357,10 +364,7 @@ def _smoke() -> dict[str, Experiment]:
             (0,),
         ),
     }
-    for holders in (0, 3):
-        removed = replace(many, drop_label=0, drop_holders=holders)
-        arms[f"mnist-drop-{holders}"] = Experiment(f"Figure 5, {holders} holders removed", removed, RULES)
-    return arms
+    return arms | {f"mnist-drop-{holders}": _dropped(many, holders, (0,)) for holders in (0, 3)}
 
 
 def _backdoors() -> tuple[Any, ...]:

@@ -1,6 +1,7 @@
 """`holdfast reproduce reweighting`: the tables and figures of the residual-reweighting paper beside its numbers.
 
-Every experiment is an ordinary sweep under `OUT/runs`, resumable cell by cell.
+Every experiment is an ordinary sweep under `OUT/runs`; all keep their cells in `OUT/cells`, so that what two of them
+need is run once, and an interrupted reproduction goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -68,11 +69,17 @@ def reproduce_reweighting(
         experiment = replace(experiment, seeds=tuple(seed + number for number in experiment.seeds))
         events.note(f"{experiment.title}: {Path(out) / 'runs' / name}")
         sweeps[name] = sweep(
-            experiment, Path(out) / "runs" / name, engine=engine, device=device, threads=threads, events=events
+            experiment,
+            Path(out) / "runs" / name,
+            cells_in=Path(out) / "cells",
+            engine=engine,
+            device=device,
+            threads=threads,
+            events=events,
         )
     tables = [
         claims_table(chosen, sweeps),
-        _numbers(_comparisons(chosen, sweeps)),
+        _numbers(_comparisons(chosen, sweeps), _shorter(chosen, sweeps)),
         *(table for found in sweeps.values() for table in found.tables()[:2]),
     ]
     return Reproduction.write(Path(out), f"reweighting-{scale_name}", tables, _figures(sweeps).items())
@@ -92,11 +99,23 @@ def claims_table(chosen: Scale, sweeps: dict[str, SweepResult]) -> Table:
     )
 
 
-def _numbers(comparisons: list[Comparison]) -> Table:
+def _numbers(comparisons: list[Comparison], notes: tuple[str, ...]) -> Table:
     """The published numbers that were measured at this scale; how many others there are."""
     measured = [comparison for comparison in comparisons if comparison.ours is not None]
     missing = f"{len(comparisons) - len(measured)} of {len(comparisons)} published numbers are not run at this scale."
-    return comparison_table("Published numbers beside ours", measured, (missing,))
+    counted = "Attack success counts test images that are of the target class already, as the paper does."
+    return comparison_table("Published numbers beside ours", measured, (missing, counted, *notes))
+
+
+def _shorter(chosen: Scale, sweeps: dict[str, SweepResult]) -> tuple[str, ...]:
+    """A sentence per number of rounds that is not the paper's, and the tables and figures it is about."""
+    whole = scale("paper").arms
+    fewer: dict[tuple[int, int], list[str]] = {}
+    for name, found in sweeps.items():
+        ours, papers = found.experiment.federation.rounds, whole[name].federation.rounds if name in whole else 0
+        if name in chosen.comparable and ours < papers:
+            fewer.setdefault((ours, papers), []).append(found.experiment.title)
+    return tuple(f"{ours} of {papers} rounds: {'; '.join(titles)}." for (ours, papers), titles in fewer.items())
 
 
 def _comparisons(chosen: Scale, sweeps: dict[str, SweepResult]) -> list[Comparison]:
@@ -133,7 +152,8 @@ def _published() -> Iterator[tuple[str, str, str, Row, str, float]]:
         yield f"Loans: {rule}, success", "loan", rule, ("naive", 5), "success", success
     for rule, noisy in zip(NAMES, paper.TABLE_4, strict=True):
         for std, value in zip(paper.STDS, noisy, strict=True):
-            yield f"Table 4: {rule}, std {std}", "mnist-noise", rule, (f"std {std}", 10), "accuracy", value
+            row = (f"std {std}", 10) if std else ("none", 0)
+            yield f"Table 4: {rule}, std {std}", "mnist-noise", rule, row, "accuracy", value
     settings = [f"{lam:g}/{delta:g}" for lam in paper.LAMBDAS for delta in paper.DELTAS]
     for setting, six in zip(settings, paper.TABLE_6, strict=True):
         for place, value in enumerate(six):
@@ -157,7 +177,7 @@ def _compare(claim: str, found: SweepResult | None, rule: str, row: Row, measure
         return Comparison(claim, published, None, unit="%", precision=PRECISION)
     federation = found.experiment.federation
     y_test = load_data(federation.data, federation.data_dir).y_test
-    total, note = len(y_test), ""
+    total = len(y_test)
     mean, low, high = interval.mean, interval.low, interval.high
     if low is None or high is None:
         count = round(mean * total)
@@ -166,9 +186,8 @@ def _compare(claim: str, found: SweepResult | None, rule: str, row: Row, measure
     if measure == "success" and not claim.startswith("Loans"):
         share = float(np.mean(y_test == 2))
         mean, low, high = (share + (1 - share) * value for value in (mean, low, high))
-        note = "with the test images that are of the target class already, as the paper counts"
     low, high = max(0.0, min(low, mean)), min(1.0, max(high, mean))
-    return Comparison(claim, published, 100 * mean, 100 * low, 100 * high, unit="%", precision=PRECISION, note=note)
+    return Comparison(claim, published, 100 * mean, 100 * low, 100 * high, unit="%", precision=PRECISION)
 
 
 def _figures(sweeps: dict[str, SweepResult]) -> dict[str, LinePlot]:

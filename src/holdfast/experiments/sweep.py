@@ -186,6 +186,7 @@ def sweep(
     experiment: Experiment,
     out: Path,
     *,
+    cells_in: Path | None = None,
     order: Sequence[int] | None = None,
     engine: str = "auto",
     device: str = "cpu",
@@ -197,6 +198,7 @@ def sweep(
     Args:
         experiment: the grid.
         out: folder of the sweep; cells that are there already are kept, whatever experiment they were run for.
+        cells_in: folder of the cells, where several sweeps share them; None: `out/cells`.
         order: the order of cells, as positions; no result depends on it.
         engine: "auto", "compiled" or "torch".
         device: where torch computes.
@@ -213,7 +215,7 @@ def sweep(
     cells = experiment.cells()
     _check(cells)
     data = load_data(experiment.federation.data, experiment.federation.data_dir).fingerprint()
-    paths = [folder / "cells" / f"{cell_key(cell.config, data)}.json" for cell in cells]
+    paths = [(cells_in or folder / "cells") / f"{cell_key(cell.config, data)}.json" for cell in cells]
     waiting = [place for place in (order or range(len(cells))) if not paths[place].exists()]
     if len(waiting) < len(cells):
         events.note(f"{len(cells) - len(waiting)} of {len(cells)} cells are there already")
