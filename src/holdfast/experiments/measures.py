@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from holdfast.data import Dataset
 from holdfast.experiments.threat import Threat
+from holdfast.experiments.verdict import ParticipantVerdict, participant_verdict
 from holdfast.training import Trainer
 from holdfast.types import Aggregate
 
@@ -33,6 +34,7 @@ class RoundRecord:
         malicious_in_round: malicious clients that took part.
         replaced_malicious: malicious rows that the screen replaced.
         replaced_honest: honest rows that it replaced.
+        verdict: what a rule with sanitizing factors thinks of every participant; None of other rules.
     """
 
     round: int
@@ -47,16 +49,19 @@ class RoundRecord:
     malicious_in_round: int = 0
     replaced_malicious: int = 0
     replaced_honest: int = 0
+    verdict: ParticipantVerdict | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain numbers; NaN as null."""
-        return {key: _plain(value) for key, value in asdict(self).items()}
+        """Plain numbers; NaN as null; a verdict only where there is one."""
+        entries = {key: _plain(value) for key, value in asdict(self).items() if key != "verdict"}
+        return entries if self.verdict is None else {**entries, "verdict": self.verdict.to_json()}
 
     @classmethod
     def from_json(cls, entries: Mapping[str, Any]) -> RoundRecord:
         """A record as `to_json` wrote it."""
         by_label = tuple(float("nan") if value is None else value for value in entries["by_label"])
-        return cls(**{**entries, "by_label": by_label})
+        verdict = None if entries.get("verdict") is None else ParticipantVerdict.from_json(entries["verdict"])
+        return cls(**{**entries, "by_label": by_label, "verdict": verdict})
 
 
 def measure(
@@ -100,6 +105,7 @@ def measure(
         by_label=by_label(predicted == truth, truth, dataset.n_labels),
         **facts,
         **influence(result, malicious),
+        verdict=participant_verdict(result),
     )
 
 

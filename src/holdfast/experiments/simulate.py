@@ -18,10 +18,12 @@ from holdfast.experiments.events import Events
 from holdfast.experiments.run import Run, versions, write_json
 from holdfast.experiments.simulation import Simulation, simulate
 from holdfast.experiments.threat import check_attack
+from holdfast.experiments.verdict_report import factor_map, figure_4, suppressed_table
 from holdfast.report import LinePlot, Series, Table, show
 from holdfast.report.curve import curve_text
-from holdfast.report.document import Document, write_document
-from holdfast.report.figures import line_figure, save_figure
+from holdfast.report.document import Document, Part, write_document
+from holdfast.report.figures import heat_figure, line_figure, save_figure
+from holdfast.report.ridges import ridge_figure
 
 JOB = "simulate"
 
@@ -119,11 +121,18 @@ def _write(run: Run, result: SimulateResult) -> None:
     plots = curves(result.simulation)
     for name, plot in plots.items():
         save_figure(line_figure(plot), run.path / "figures" / name, overwrite=True)
-    write_document(document(result.simulation, tuple(plots.values())), run.path / "report.html", overwrite=True)
+    found = result.simulation
+    ridges, heat = figure_4(found.records, found.malicious), factor_map(found.records, found.malicious)
+    if ridges is not None and heat is not None:
+        save_figure(ridge_figure(ridges), run.path / "figures" / "distributions", overwrite=True)
+        save_figure(heat_figure(heat), run.path / "figures" / "factors", overwrite=True)
+    parts: list[Part | None] = [*plots.values(), ridges, heat, *result_tables(found)]
+    page = document(found, tuple(part for part in parts if part is not None))
+    write_document(page, run.path / "report.html", overwrite=True)
     run.update(finished=True, engine=result.simulation.engine)
 
 
-def document(found: Simulation, plots: tuple[LinePlot, ...]) -> Document:
+def document(found: Simulation, parts: tuple[Part, ...]) -> Document:
     """The page of one simulation."""
     config = found.config
     return Document(
@@ -131,7 +140,7 @@ def document(found: Simulation, plots: tuple[LinePlot, ...]) -> Document:
         kind="simulation",
         facts=(config.data, f"{len(found.malicious)} malicious clients", f"{config.rounds} rounds"),
         answer=headline(found),
-        parts=(*plots, *result_tables(found)),
+        parts=parts,
         entries={"Settings": asdict(config), "Versions": versions()},
     )
 
@@ -188,8 +197,11 @@ def result_tables(found: Simulation) -> tuple[Table, ...]:
         notes.append(f"Rows replaced as unusable in the last round: {bad} malicious, {good} honest.")
     shown = tuple((name, f"{100 * value:.1f}") for name, value in known)
     labels = tuple((str(label), _percent(share)) for label, share in enumerate(last.by_label))
+    syncing = found.config.syncing
+    muted = suppressed_table(found.records, found.malicious, 1 if syncing is None else syncing.tau)
     return (
         Table(f"After {last.round} rounds", ("measure", "%"), shown, tuple(known), tuple(notes)),
+        *(() if muted is None else (muted,)),
         Table("Accuracy by label", ("label", "%"), labels, tuple(enumerate(last.by_label))),
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -285,7 +285,7 @@ def _run_cell(cell: Cell, path: Path, engine: str, device: str, threads: int | N
         "malicious": found.malicious,
         "engine": found.engine,
         "seconds": found.seconds,
-        "rounds": [record.to_json() for record in found.records],
+        "rounds": [replace(record, verdict=None).to_json() for record in found.records],
     }
     write_json(path, content)
     checkpoint.unlink(missing_ok=True)

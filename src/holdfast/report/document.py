@@ -14,9 +14,10 @@ from holdfast.report import charts, palette
 from holdfast.report.files import write_whole
 from holdfast.report.page import _asset, _environment, _hash, _palette_css
 from holdfast.report.plots import HeatMap, LinePlot, heat_table
+from holdfast.report.ridges import RidgePlot, ridge_chart
 from holdfast.report.tables import Table
 
-Part = Table | LinePlot | HeatMap
+Part = Table | LinePlot | HeatMap | RidgePlot
 _SHADES = 8
 
 
@@ -79,6 +80,9 @@ def _part(part: Part) -> dict[str, Any]:
             for i, s in enumerate(part.series)
         ]
         return {"title": part.title, "plot": Markup(charts.line_chart(part, ends)), "legend": legend}
+    if isinstance(part, RidgePlot):
+        sides = [{"name": name, "color": ink, "dash": ""} for name, ink in part.legend]
+        return {"title": part.title, "plot": Markup(ridge_chart(part)), "legend": sides}
     table = heat_table(part) if isinstance(part, HeatMap) else part
     shades = table.shades or tuple((None,) * len(row) for row in table.rows)
     cells = [

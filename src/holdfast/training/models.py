@@ -22,6 +22,7 @@ from torch import nn
 
 from holdfast.training.networks import FastText, ResNet18, batch_normalized_resnet18
 from holdfast.training.parameters import private_rng
+from holdfast.training.romoa_networks import romoa_cifar10, romoa_cnn, romoa_mnist
 from holdfast.types import ConfigError
 
 Shape = tuple[int, ...]
@@ -133,6 +134,9 @@ MODELS: Mapping[str, Model] = MappingProxyType(
             Model(
                 "fasttext", "FastText: the mean of 25,000 word vectors of length 100, and one linear layer", FastText
             ),
+            Model("romoa-cnn", "two 5x5 convolutions of stride 2 (8, 16) and 64 units", romoa_cnn),
+            Model("romoa-mnist", "the MNIST network of the Romoa paper, Figure 9", romoa_mnist),
+            Model("romoa-cifar10", "the CIFAR-10 network of the Romoa paper, Figure 10", romoa_cifar10),
             Model("resnet18", "ResNet-18 for small images, with group normalization", ResNet18),
             Model("resnet18-bn", "ResNet-18 for small images, with batch normalization", batch_normalized_resnet18),
         )
