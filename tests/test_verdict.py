@@ -82,7 +82,7 @@ class TestPictures:
         plot = figure_4(found.records, found.malicious)
         assert len(plot.rows) == PARTICIPANTS
         assert plot.colors == (MALICIOUS, HONEST, HONEST, HONEST)
-        assert plot.rows[0] == f"{found.malicious[0]} (malicious)"
+        assert plot.rows[0] == f"participant {found.malicious[0]}, malicious"
         assert plot.times[0] == "round 1"
         assert plot.times[-1] == "round 8"
         last = found.last.verdict

@@ -23,7 +23,7 @@ from holdfast.report import LinePlot, Series, Table, show
 from holdfast.report.curve import curve_text
 from holdfast.report.document import Document, Part, write_document
 from holdfast.report.figures import heat_figure, line_figure, save_figure
-from holdfast.report.ridges import ridge_figure
+from holdfast.report.ridges import HONEST, MALICIOUS, ridge_figure
 
 JOB = "simulate"
 
@@ -170,8 +170,8 @@ def curves(found: Simulation) -> dict[str, LinePlot]:
     if found.malicious and any(r.malicious_influence is not None for r in records):
         n = [r.malicious_in_round for r in records]
         sides = (
-            series("malicious clients", [r.malicious_influence for r in records]),
-            series("honest clients", [r.honest_influence for r in records]),
+            series("malicious clients", [r.malicious_influence for r in records], color=MALICIOUS),
+            series("honest clients", [r.honest_influence for r in records], color=HONEST),
         )
         title = f"Influence the rule gave ({max(n)} malicious in a round)"
         plots["influence"] = LinePlot(title, "round", "share of the update (%)", sides)

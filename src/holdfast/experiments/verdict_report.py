@@ -40,7 +40,7 @@ def figure_4(records: Sequence[RoundRecord], malicious: Sequence[int]) -> RidgeP
         "Distribution of similarity and sanitizing factors over the parameters",
         tuple(_name(client, malicious) for client in chosen),
         tuple(MALICIOUS if client in malicious else HONEST for client in chosen),
-        ("cosine with the mean update", "sanitizing factor, in equal shares 1/n"),
+        ("similarity (cosine)", "factor (1 = equal share)"),
         (SIMILARITY_EDGES, FACTOR_EDGES),
         tuple(f"round {number}" for number, _ in verdicts),
         heights,
@@ -98,4 +98,4 @@ def _spread(verdicts: Told, most: int) -> Told:
 
 
 def _name(client: int, malicious: Sequence[int]) -> str:
-    return f"{client} (malicious)" if client in malicious else str(client)
+    return f"participant {client}{', malicious' if client in malicious else ''}"

@@ -18,7 +18,7 @@ from holdfast.types import ConfigError
 
 HONEST, MALICIOUS = 0, 1  # indices into the palette
 _RISE = 1.2  # height of the tallest outline, in distances between two baselines
-_PANEL, _LEFT, _TOP, _BOTTOM, _GAP = 150, 62, 26, 40, 26
+_PANEL, _LEFT, _TOP, _BOTTOM, _GAP = 150, 62, 26, 24, 46
 
 
 @dataclass(frozen=True)
@@ -64,21 +64,20 @@ def ridge_chart(plot: RidgePlot) -> str:
 
 
 def _svg(plot: RidgePlot, width: int, size: str) -> str:
-    left = _LEFT if size == "wide" else 30
     height = _TOP + len(plot.rows) * (_PANEL + _GAP) + _BOTTOM
     told = f"{plot.title}. {len(plot.rows)} participants, {', '.join(plot.columns)}."
     svg = Element(
         "svg",
         {"class": f"chart ridges {size}", "viewBox": f"0 0 {width} {height}", "role": "img", "aria-label": told},
     )
-    across = (width - left - 12) / len(plot.columns)
+    across = (width - _LEFT - 12) / len(plot.columns)
     for row, name in enumerate(plot.rows):
         top = _TOP + row * (_PANEL + _GAP)
-        SubElement(svg, "text", {"x": str(left), "y": str(top - 6), "class": "name"}).text = name
+        SubElement(svg, "text", {"x": str(_LEFT), "y": str(top - 6), "class": "name"}).text = name
         for column in range(len(plot.columns)):
-            _panel(svg, plot, (row, column), (left + column * across, top, across - 22, _PANEL))
+            _panel(svg, plot, (row, column), (_LEFT + column * across, top, across - 22, _PANEL))
     for column, name in enumerate(plot.columns):
-        place = {"x": f"{left + (column + 0.5) * across - 11:.1f}", "y": str(height - 8), "class": "name middle"}
+        place = {"x": f"{_LEFT + (column + 0.5) * across - 11:.1f}", "y": str(height - 8), "class": "name middle"}
         SubElement(svg, "text", place).text = name
     return tostring(svg, encoding="unicode", short_empty_elements=True)
 
