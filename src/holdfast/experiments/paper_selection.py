@@ -47,15 +47,27 @@ PANELS = (DeltaPanel("figure-2-left", 13_007, 10, 900), DeltaPanel("figure-2-rig
 
 
 @dataclass(frozen=True)
+class Curve:
+    """One curve of Figure 4: how selections are drawn, how large they are, and how many examples are trusted."""
+
+    scheme: str
+    size: int
+    trusted: int = 0
+
+    def arm(self, row: str) -> str:
+        """The name of its run."""
+        return f"{row}-{self.scheme}-{self.size}" + (f"-trusted-{self.trusted}" if self.trusted else "")
+
+
+@dataclass(frozen=True)
 class Scale:
     """The experiments at one scale.
 
     Attributes:
         name: "smoke", "cpu" or "paper".
         sets: the rows of Figure 4 by name, each a configuration of scheme "without".
-        sizes: per row, the selection sizes n_s.
-        trusted: per row, the numbers of trusted examples n_c beside 0, which the first size is trained with.
-        distribution: the row whose binomial selections Figure 5 shows, at its first size.
+        curves: per row, its curves.
+        distribution: the run whose binomial selections Figure 5 shows.
         phases: the configuration of Figure 6, two-phase; `phase_sizes` its n_s.
         phase_sizes: see `phases`.
         comparable: whether data and sizes are the paper's, so that its numbers may be set beside ours.
@@ -63,8 +75,7 @@ class Scale:
 
     name: str
     sets: Mapping[str, ExamplesConfig]
-    sizes: Mapping[str, tuple[int, ...]]
-    trusted: Mapping[str, tuple[int, ...]]
+    curves: Mapping[str, tuple[Curve, ...]]
     distribution: str
     phases: ExamplesConfig
     phase_sizes: tuple[int, ...]
@@ -72,31 +83,30 @@ class Scale:
 
     def arms(self) -> dict[str, ExamplesConfig]:
         """Every run of this scale by name; figures share runs."""
-        arms: dict[str, ExamplesConfig] = {}
-        for row, config in self.sets.items():
-            for scheme in SCHEMES:
-                for size in self.sizes[row]:
-                    arms[arm_name(row, scheme, size)] = _drawn(config, scheme, size, _examples(row))
-                for count in self.trusted[row]:
-                    size = self.sizes[row][0]
-                    trusting = replace(config, trusted=f"0-{count - 1}")
-                    arms[arm_name(row, scheme, size, count)] = _drawn(trusting, scheme, size, _examples(row) - count)
+        arms = {
+            curve.arm(row): _drawn(config, curve, _examples(row))
+            for row, config in self.sets.items()
+            for curve in self.curves[row]
+        }
         for size in self.phase_sizes:
             arms[f"two-phase-{size}"] = replace(self.phases, scheme="with", size=size)
             arms[f"one-phase-{size}"] = replace(self.phases, scheme="with", size=size, trusted_classes=())
         return arms
 
 
-def arm_name(row: str, scheme: str, size: int, trusted: int = 0) -> str:
-    """The name of a run of Figure 4."""
-    return f"{row}-{scheme}-{size}" + (f"-trusted-{trusted}" if trusted else "")
+def _drawn(config: ExamplesConfig, curve: Curve, n: int) -> ExamplesConfig:
+    """The configuration of a curve; for binomial selection p is n_s over the published n, a constant."""
+    if curve.trusted:
+        config = replace(config, trusted=f"0-{curve.trusted - 1}")
+    if curve.scheme == "binomial":
+        return replace(config, scheme=curve.scheme, size=None, p=round(curve.size / (n - curve.trusted), 12))
+    return replace(config, scheme=curve.scheme, size=curve.size)
 
 
-def _drawn(config: ExamplesConfig, scheme: str, size: int, n: int) -> ExamplesConfig:
-    """The configuration with one scheme; for binomial selection p is n_s over the published n, a constant."""
-    if scheme == "binomial":
-        return replace(config, scheme=scheme, size=None, p=round(size / n, 12))
-    return replace(config, scheme=scheme, size=size)
+def _curves(sizes: tuple[int, ...], trusted: tuple[int, ...] = ()) -> tuple[Curve, ...]:
+    """Every scheme at every size, and at the first size with trusted examples."""
+    settings = [*((size, 0) for size in sizes), *((sizes[0], count) for count in trusted)]
+    return tuple(Curve(scheme, *setting) for setting in settings for scheme in SCHEMES)
 
 
 def _examples(row: str) -> int:
@@ -108,7 +118,8 @@ def scale(name: str, *, data_dir: str | None = None) -> Scale:
     """The experiments at a scale.
 
     `smoke` runs everything on embedded digits, to show that it works; `cpu` has the paper's MNIST halves with 1,000
-    classifiers each; `paper` adds the large selections and CIFAR-10, for which a GPU is needed.
+    classifiers each, and for CIFAR-10 as few and as short ones as can certify anything; `paper` adds the large
+    selections and the whole of CIFAR-10, for which a GPU is needed.
 
     Args:
         name: "smoke", "cpu" or "paper".
@@ -130,6 +141,7 @@ _DIGITS = ExamplesConfig(data="digits", models=40, steps=40, long_steps=200, bas
 _MNIST = ExamplesConfig(data="mnist", models=1000, baseline=False)
 _PAIR = replace(_MNIST, classes=("1", "7"))
 _CIFAR = ExamplesConfig(data="cifar10", models=500, steps=500, batch_size=64, lr=0.05, long_steps=5000, baseline=False)
+_FEW = replace(_CIFAR, models=24, steps=40, batch_size=16, test_inputs=100)
 _ALL_BUT_NINE = tuple(str(digit) for digit in range(9))
 
 _SCALES: Mapping[str, Scale] = MappingProxyType(
@@ -137,29 +149,34 @@ _SCALES: Mapping[str, Scale] = MappingProxyType(
         "smoke": Scale(
             name="smoke",
             sets={"digits-1-7": replace(_DIGITS, classes=("1", "7"))},
-            sizes={"digits-1-7": (10,)},
-            trusted={"digits-1-7": (20,)},
-            distribution="digits-1-7",
+            curves={"digits-1-7": _curves((10,), trusted=(20,))},
+            distribution="digits-1-7-binomial-10",
             phases=replace(_DIGITS, trusted_classes=_ALL_BUT_NINE),
             phase_sizes=(10,),
             comparable=False,
         ),
         "cpu": Scale(
             name="cpu",
-            sets={"mnist-1-7": _PAIR, "mnist": replace(_MNIST, steps=200)},
-            sizes={"mnist-1-7": (10, 50), "mnist": (100,)},
-            trusted={"mnist-1-7": (100,), "mnist": (100,)},
-            distribution="mnist-1-7",
-            phases=replace(_MNIST, trusted_classes=_ALL_BUT_NINE, long_steps=4000),
-            phase_sizes=(10, 50, 100),
+            sets={"mnist-1-7": _PAIR, "mnist": replace(_MNIST, steps=200), "cifar10": _FEW},
+            curves={
+                "mnist-1-7": (*_curves((10,)), Curve("without", 50), Curve("without", 10, trusted=100)),
+                "mnist": (*_curves((100,)), Curve("without", 500), Curve("without", 100, trusted=100)),
+                "cifar10": (Curve("without", 500),),
+            },
+            distribution="mnist-1-7-binomial-10",
+            phases=replace(_MNIST, trusted_classes=_ALL_BUT_NINE, long_steps=12_000),
+            phase_sizes=(10, 100),
             comparable=True,
         ),
         "paper": Scale(
             name="paper",
             sets={"mnist-1-7": _PAIR, "mnist": replace(_MNIST, steps=400), "cifar10": _CIFAR},
-            sizes={"mnist-1-7": (10, 50, 100, 1000), "mnist": (100, 500, 1000), "cifar10": (500, 1000)},
-            trusted={"mnist-1-7": (100, 1000), "mnist": (100, 1000), "cifar10": (1000,)},
-            distribution="mnist-1-7",
+            curves={
+                "mnist-1-7": _curves((10, 50, 100, 1000), trusted=(100, 1000)),
+                "mnist": _curves((100, 500, 1000), trusted=(100, 1000)),
+                "cifar10": _curves((500, 1000), trusted=(1000,)),
+            },
+            distribution="mnist-1-7-binomial-10",
             phases=replace(_MNIST, trusted_classes=_ALL_BUT_NINE, steps=200, long_steps=12_000),
             phase_sizes=(10, 50, 100, 1000),
             comparable=True,

@@ -7,7 +7,7 @@ alpha); the comparison with printed numbers uses the paper's own settings, and s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -24,9 +24,9 @@ from holdfast.experiments.paper_selection import (
     PUBLISHED,
     SCHEME_NAMES,
     SCHEMES,
+    Curve,
     DeltaPanel,
     Scale,
-    arm_name,
     scale,
 )
 from holdfast.experiments.reproduction import ALPHA, Reproduction, Runs
@@ -207,33 +207,21 @@ def _figure4(runs: Runs[Scale]) -> Plots:
     plots = []
     for row in runs.scale.sets:
         for scheme in SCHEMES:
-            arms = [
-                (f"n_s = {size}" + (f", n_c = {count}" if count else ""), arm_name(row, scheme, size, count))
-                for size, count in _settings(runs.scale, row)
-            ]
             series: list[Series] = []
-            for number, (words, arm) in enumerate(arms):
+            for number, curve in enumerate(curve for curve in runs.scale.curves[row] if curve.scheme == scheme):
+                arm = curve.arm(row)
                 if runs.has(arm):
-                    series.append(_curve(words, runs.votes(arm), dash=int("trusted" in arm), color=number % 7))
+                    words = f"n_s = {curve.size}" + (f", n_c = {curve.trusted}" if curve.trusted else "")
+                    series.append(_curve(words, runs.votes(arm), dash=int(curve.trusted > 0), color=number % 7))
                     series += _trusted_only(runs, arm, series[-1].x[-1])
             if series:
                 plots.append((f"figure-4-{row}-{scheme}", _plot(f"Figure 4: {row}, {SCHEME_NAMES[scheme]}", series)))
     return plots
 
 
-def _settings(chosen: Scale, row: str) -> Iterator[tuple[int, int]]:
-    """(n_s, n_c) of the runs of a data set."""
-    yield from ((size, 0) for size in chosen.sizes[row])
-    yield from ((chosen.sizes[row][0], count) for count in chosen.trusted[row])
-
-
-def _distribution_arm(chosen: Scale) -> str:
-    return arm_name(chosen.distribution, "binomial", chosen.sizes[chosen.distribution][0])
-
-
 def _figure5(runs: Runs[Scale]) -> Plots:
     """How large binomial selections come out, and how accurate classifiers are at each size."""
-    arm = _distribution_arm(runs.scale)
+    arm = runs.scale.distribution
     if not runs.has(arm):
         return []
     votes = runs.votes(arm)
@@ -297,13 +285,7 @@ def _percent(share: float | None) -> str:
 def _accuracies(runs: Runs[Scale]) -> Table | None:
     """Figure 4 in numbers: certified accuracy of every run, always with the model on trusted data alone beside it."""
     rows, values = [], []
-    wanted = [
-        arm_name(row, scheme, size, count)
-        for row in runs.scale.sets
-        for size, count in _settings(runs.scale, row)
-        for scheme in SCHEMES
-    ]
-    arms = [arm for arm in wanted if runs.has(arm)]
+    arms = [arm for row, curves in runs.scale.curves.items() for c in curves if runs.has(arm := c.arm(row))]
     if not arms:
         return None
     found = {arm: _rigorous(runs.votes(arm)) for arm in arms}
@@ -328,13 +310,13 @@ def _measured(runs: Runs[Scale]) -> list[Comparison]:
         return [_compare(key, None) for key in ("accurate", "first-phase", "second-phase")]
     made = []
     for scheme in SCHEMES:
-        arm = arm_name("mnist-1-7", scheme, PAIR_SIZE)
+        arm = Curve(scheme, PAIR_SIZE).arm("mnist-1-7")
         if runs.has(arm):
             votes = runs.votes(arm)
             zero = _as_published(votes).max_radius + 1
             note = f"measured: Algorithm 1 as printed (two-sided alpha/2, per input), T = {votes.n_models:,}"
             made.append(_compare(f"zero-{scheme}", zero, note=note))
-    arm = _distribution_arm(runs.scale)
+    arm = runs.scale.distribution
     if runs.has(arm):
         sizes, accuracy = _sizes_and_accuracies(runs.votes(arm))
         made.append(_compare("sizes", int((sizes > 3).sum()), note="measured: our draw"))
