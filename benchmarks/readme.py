@@ -1,4 +1,4 @@
-"""Write the README's tables from the results in benchmarks/results; `--check` only says whether they are current.
+"""Write tables of README and docs from the results in benchmarks/results; `--check` says whether they are current.
 
 Run: python benchmarks/readme.py
 """
@@ -9,7 +9,7 @@ import json
 import re
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,35 +103,60 @@ def rules_speed() -> str:
     return markdown(head, cells)
 
 
-TABLES = {
-    "mnist-designs": mnist_designs,
-    "ensemble-published": ensemble_published,
-    "training-speed": training_speed,
-    "rules-speed": rules_speed,
+def certify_speed() -> str:
+    """Certifying 10,000 inputs beside the loops of published code."""
+    rows = [row for row in result("certify_ten_thousand_inputs")["rows"] if "ratio" in row]
+    cells = []
+    for row in rows:
+        what, _, loop = (part.strip() for part in row["what"].partition("|"))
+        times = (f"{row['seconds']:.3f}", f"{row['loop_seconds']:.1f}", f"{row['ratio']:.0f}x")
+        cells.append([what, loop or "a matrix product per input and rival", *times])
+    return markdown(["certificate", "the plain loop", "ours (s)", "the loop (s)", "faster by"], cells, left=2)
+
+
+def certificates_at_scale() -> str:
+    """Milliseconds of one exact radius of a million items."""
+    rows = result("certificates_at_scale")["rows"]
+    cells = [
+        [row["scheme"], row["poisoning"], f"{row['median_ms']:.2f}", f"{row['worst_ms']:.1f}", f"{row['worst_k']:,}"]
+        for row in rows
+    ]
+    return markdown(["scheme", "poisoning", "median (ms)", "worst (ms)", "at n_s ="], cells, left=2)
+
+
+TABLES: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {
+        "mnist-designs": mnist_designs,
+        "ensemble-published": ensemble_published,
+        "training-speed": training_speed,
+        "rules-speed": rules_speed,
+    },
+    "docs/certificates.md": {"certify-speed": certify_speed, "certificates-at-scale": certificates_at_scale},
 }
+"""Per page, its tables by the name in their marks."""
 
 
-def filled(text: str) -> str:
-    """The README with every table made anew."""
-    for name, make in TABLES.items():
+def filled(page: str, text: str) -> str:
+    """The page with every table made anew."""
+    for name, make in TABLES[page].items():
         pattern = rf"(<!-- begin table: {name} -->\n).*?(<!-- end table: {name} -->)"
         table = make()
         text, count = re.subn(pattern, lambda m, table=table: f"{m[1]}{table}\n{m[2]}", text, flags=re.DOTALL)
         if count != 1:
-            raise SystemExit(f"README.md must hold the table {name!r} exactly once, found {count}")
+            raise SystemExit(f"{page} must hold the table {name!r} exactly once, found {count}")
     return text
 
 
 def main() -> None:
     """Write or check."""
-    readme = ROOT / "README.md"
-    text = readme.read_text()
-    made = filled(text)
-    if "--check" in sys.argv:
-        if made != text:
-            raise SystemExit("README.md: tables differ from benchmarks/results; run: python benchmarks/readme.py")
-        return
-    readme.write_text(made)
+    for page in TABLES:
+        path = ROOT / page
+        text = path.read_text()
+        made = filled(page, text)
+        if "--check" not in sys.argv:
+            path.write_text(made)
+        elif made != text:
+            raise SystemExit(f"{page}: tables differ from benchmarks/results; run: python benchmarks/readme.py")
 
 
 if __name__ == "__main__":

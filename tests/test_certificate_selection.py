@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.certification import certified_level, certify_ideal, delta, radius
+from holdfast.certification import certified_level, certify_ideal, delta, radius, selection
 from holdfast.certification.exact import binomial_tail, compare_power
 from holdfast.certification.selection import POISONINGS, SCHEMES, max_rho, radii
 from holdfast.types import ConfigError, ThreatModelError
@@ -146,11 +146,38 @@ def test_binomial_tail_is_a_close_upper_bound(trials: int, data: st.DataObject) 
     assert exact <= binomial_tail(count, trials, p) <= exact * (1 + Fraction(1, 2**60))
 
 
-def test_largest_sizes_are_answered_consistently() -> None:
-    for scheme, poisoning, k in itertools.product(SCHEMES, POISONINGS, (1, 1000, 100_000)):
-        found = radius(scheme, poisoning, 10**6, k, 0.97)
-        assert 0 <= radius(scheme, poisoning, 10**6, k, 0.5) <= found
+@pytest.mark.parametrize("k", [1, 1000, 6000, 100_000])
+@pytest.mark.parametrize("poisoning", sorted(POISONINGS))
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_million_items_take_a_few_small_questions(
+    scheme: str, poisoning: str, k: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Work, not time: how often integers are compared, and (without replacement) the factors of each product.
+    factors: list[int] = []
+
+    def counted(scheme: str, n: int, k: int, x: int, threshold: Fraction) -> int:
+        factors.append(min(k, abs(n - x)) if scheme == "without" else 0)
+        return compare(scheme, n, k, x, threshold)
+
+    compare = selection._compare_weight
+    monkeypatch.setattr(selection, "_compare_weight", counted)
+    n, before = 10**6, -1
+    for gap in (Fraction(1, 10**9), 0.01, Fraction(1, 3), 0.97, 1 - 2**-53):
+        factors.clear()
+        found = radius(scheme, poisoning, n, k, gap)
+        assert len(factors) <= (4 if scheme == "without" else 2 * n.bit_length())
+        assert max(factors) <= 10_000
+        assert found >= before
+        before = found
+        if k <= 1000 and found < 10_000:
+            assert delta(scheme, poisoning, n, k, found) < gap <= delta(scheme, poisoning, n, k, found + 1)
+
+
+def test_the_ends_of_the_range_at_a_million_items() -> None:
     assert radius("without", "P2", 10**6, 100_000, 1.0) == 900_000
+    for poisoning in POISONINGS:
+        assert radius("without", poisoning, 10**6, 10**6, 1.0) == 0  # every selection is everything
+        assert radius("with", poisoning, 10**6, 10**6, 0.5) == 0
 
 
 def test_published_insertion_threshold_would_be_broken() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from fractions import Fraction
 
 import pytest
@@ -28,6 +29,17 @@ def test_figure_2_is_the_formula():
             for rho in (1, 7, panel.largest):
                 exact = 2 - 2 * weight(scheme, panel.n, panel.size, panel.n - rho)
                 assert series.y[rho] == pytest.approx(float(exact), rel=1e-14)
+
+
+def test_the_delta_figures_take_less_than_a_second_and_need_no_run(tmp_path):
+    began = time.process_time()
+    assert len(figure2()) == 2
+    assert time.process_time() - began < 1
+    found = reproduce_selection(tmp_path, scale_name="paper", only=("nothing",))  # no data, no training
+    assert {path.stem for path in found.figures} == {"figure-2-left", "figure-2-right"}
+    assert not (tmp_path / "runs").exists()
+    claims = {row[0]: row[-1] for row in found.tables[0].rows}
+    assert sorted(claims.values()) == ["agrees"] * 3 + ["lower"] + ["not measured"] * 3
 
 
 def test_printed_numbers_that_formulas_give():

@@ -107,6 +107,8 @@ Examples:
 
     holdfast reproduce selection --out repro
 
+    holdfast reproduce selection --out repro --only nothing    # Figure 2 and the printed zeros, in a second
+
     holdfast reproduce selection --scale cpu --out repro --data-dir mnist/
 
     holdfast reproduce selection --scale cpu --out repro --data-dir mnist/ --only mnist-1-7-without-10

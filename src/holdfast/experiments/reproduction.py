@@ -19,6 +19,8 @@ from holdfast.report.figures import line_figure, save_figure
 from holdfast.types import ConfigError
 
 ALPHA = 0.001
+NOTHING = "nothing"
+"""In `only`: a run that is none, for what follows from formulas alone."""
 
 
 class Scale(Protocol):
@@ -88,9 +90,9 @@ class Runs(Generic[S]):
     ) -> None:
         self.scale, self.out = scale, out
         self.arms = scale.arms()
-        unknown = [name for name in only if name not in self.arms]
+        unknown = [name for name in only if name not in self.arms and name != NOTHING]
         if unknown:
-            raise ConfigError(f"only names {unknown[0]!r}, which is not one of {', '.join(self.arms)}")
+            raise ConfigError(f"only names {unknown[0]!r}, which is not one of {', '.join((*self.arms, NOTHING))}")
         self._wanted = only or tuple(self.arms)
         self._seed, self._threads, self._device, self._events = seed, threads, device, events
         self._votes: dict[str, Votes] = {}
