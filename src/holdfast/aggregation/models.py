@@ -150,6 +150,7 @@ def aggregate_models(
     state: Any = None,
     weights: Any = None,
     clients: Sequence[Hashable] | None = None,
+    faults: Mapping[int, str] | None = None,
 ) -> Aggregate:
     """Aggregate whole models with any rule.
 
@@ -160,6 +161,7 @@ def aggregate_models(
         state: the last result's state.
         weights: `[n]` reported weights.
         clients: `[n]` ids.
+        faults: clients whose model is known to be unusable, by position, and why; they are replaced.
 
     Returns:
         As `rule.aggregate`, with a model as `value`; malformed replies are among `replaced`, with the reason.
@@ -174,26 +176,19 @@ def aggregate_models(
     >>> result.value["w"].tolist(), result.diagnostics["replaced"]
     ([1.0, 3.0], {2: "'w' has shape (1,) where (2,) is expected"})
     """
-    flat: list[Any] = [_attempt(model) for model in models]
-    trusted = None if reference is None else flatten(reference)
-    layout = trusted[1] if trusted else _most_common([item[1] for item in flat if not isinstance(item, str)])
-    faults = {i: _fault(item, layout) for i, item in enumerate(flat)}
-    faults = {i: reason for i, reason in faults.items() if reason}
-    flat = [item if i in faults else _in_order(item, models[i], layout) for i, item in enumerate(flat)]
-    rows = [None if i in faults else item[0] for i, item in enumerate(flat)]
-    if len(faults) == len(rows):
-        rows[:1] = [trusted[0]] if trusted else rows[:1]
+    read = _read(models, reference, faults)
+    layout, trusted = read.layout, read.trusted
     result: Aggregate = rule.aggregate(
-        rows,
+        read.rows,
         state=state,
         weights=weights,
         clients=clients,
-        faults=faults,
+        faults=read.faults,
         reference=trusted[0] if trusted else None,
-        layout=[entry.where for entry in layout.floats if entry.size],
+        layout=read.slices,
     )
     bad = result.diagnostics["replaced"]
-    kept = [item for i, item in enumerate(flat) if i not in bad]
+    kept = [item for i, item in enumerate(read.flat) if i not in bad]
     value = _with_sane_variances(result.value, layout, [vector for vector, _ in kept])
     buffers = {
         name: merge_buffers(
@@ -202,6 +197,58 @@ def aggregate_models(
         for name, template in layout.buffers.items()
     }
     return replace(result, value=unflatten(value, layout, buffers))
+
+
+def lookahead_models(
+    rule: Any,
+    models: Sequence[Any],
+    *,
+    reference: Any = None,
+    state: Any = None,
+    clients: Sequence[Hashable] | None = None,
+    faults: Mapping[int, str] | None = None,
+) -> Any:
+    """Let a rule with lookahead (Romoa) watch a local step of whole models: its memory after it.
+
+    Arguments as for `aggregate_models`.
+    """
+    read = _read(models, reference, faults)
+    return rule.lookahead(
+        read.rows,
+        state=state,
+        clients=clients,
+        faults=read.faults,
+        reference=read.trusted[0] if read.trusted else None,
+        layout=read.slices,
+    )
+
+
+@dataclass(frozen=True)
+class _Read:
+    """Models as rows: `None` where one is malformed (but never all of them), and the reasons."""
+
+    rows: list[Any]
+    faults: dict[int, str]
+    flat: list[Any]
+    layout: Layout
+    trusted: Any
+
+    @property
+    def slices(self) -> list[slice]:
+        return [entry.where for entry in self.layout.floats if entry.size]
+
+
+def _read(models: Sequence[Any], reference: Any, known: Mapping[int, str] | None) -> _Read:
+    flat: list[Any] = [(known or {}).get(i) or _attempt(model) for i, model in enumerate(models)]
+    trusted = None if reference is None else flatten(reference)
+    layout = trusted[1] if trusted else _most_common([item[1] for item in flat if not isinstance(item, str)])
+    faults = {i: _fault(item, layout) for i, item in enumerate(flat)}
+    faults = {i: reason for i, reason in faults.items() if reason}
+    flat = [item if i in faults else _in_order(item, models[i], layout) for i, item in enumerate(flat)]
+    rows = [None if i in faults else item[0] for i, item in enumerate(flat)]
+    if len(faults) == len(rows):
+        rows[:1] = [trusted[0]] if trusted else rows[:1]
+    return _Read(rows, faults, flat, layout, trusted)
 
 
 def merge_buffers(values: Sequence[Any], trusted: Any, template: Any) -> Any:

@@ -16,16 +16,18 @@ from holdfast.types import ConfigError
 
 if TYPE_CHECKING:
     from holdfast.flower.grid import Outcome, SafeGrid
+    from holdfast.flower.strategy import RobustStrategy
 
 TESTED = ((1, 41), (1, 43))
 """Flower versions the tests run with: from the first, below the second."""
 
 _HOME = {
     "Outcome": "grid",
+    "RobustStrategy": "strategy",
     "SafeGrid": "grid",
 }
 
-__all__ = ["TESTED", "Outcome", "SafeGrid", "require_flower"]
+__all__ = ["TESTED", "Outcome", "RobustStrategy", "SafeGrid", "require_flower"]
 
 
 def require_flower() -> None:
