@@ -124,6 +124,48 @@ def certificates_at_scale() -> str:
     return markdown(["scheme", "poisoning", "median (ms)", "worst (ms)", "at n_s ="], cells, left=2)
 
 
+def sweep_table(name: str, success: Sequence[str] = ()) -> str:
+    """Accuracy by attack and rule in percent, and below it the attack success of some of the attacks."""
+    accuracy, successes = result(name)["tables"][:2]
+    goals = {f"{row['attack']}: *attack success*": row for row in successes["rows"] if row["attack"] in success}
+    columns = list(accuracy["rows"][0])
+    cells = [
+        [re.sub(r", m=\d+", "", attack), *(interval(row[rule]) for rule in columns[1:])]
+        for attack, row in [*((row["attack"], row) for row in accuracy["rows"]), *goals.items()]
+    ]
+    return markdown(columns, cells)
+
+
+def interval(found: Any) -> str:
+    """A mean in percent, and half of its interval."""
+    if found is None:
+        return "–"
+    half = "" if found["high"] is None else f" ± {100 * (found['high'] - found['mean']):.1f}"
+    return f"{100 * found['mean']:.1f}{half}"
+
+
+def simulation_speed() -> str:
+    """Processor time of a round of an attacked federation, beside the peers'."""
+    cells = []
+    for found in result("simulation_rounds")["results"]:
+        turns, faster = found["cpu_seconds_per_round"], found["faster_by"]
+        for contender, words in (("plain loop", "plain PyTorch loop"), ("flower", "Flower simulation")):
+            took = f"{1000 * statistics.median(turns[contender]):,.0f}" if turns[contender] else "not run"
+            ratio = f"{faster[contender][0]:.0f}x" if contender in faster else "–"
+            cells.append([str(found["clients"]), words, took, ratio])
+        ours = f"{1000 * statistics.median(turns['holdfast']):,.1f}"
+        cells.append([str(found["clients"]), "**holdfast**", ours, ""])
+    return markdown(["clients", "engine", "CPU-milliseconds per round", "holdfast is faster by"], cells, left=2)
+
+
+def rule_shares() -> str:
+    """The rule's share of a round."""
+    results = result("simulation_rounds")["results"]
+    rules = list(results[0]["rule_share"])
+    cells = [[rule.replace("-", " "), *(f"{found['rule_share'][rule]:.1%}" for found in results)] for rule in rules]
+    return markdown(["rule", *(f"{found['clients']} clients" for found in results)], cells)
+
+
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {
         "mnist-designs": mnist_designs,
@@ -132,6 +174,11 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "rules-speed": rules_speed,
     },
     "docs/certificates.md": {"certify-speed": certify_speed, "certificates-at-scale": certificates_at_scale},
+    "docs/simulate.md": {
+        "digits-attacks": lambda: sweep_table("sweep_digits_attacks", success=("backdoor, m=6",)),
+        "simulation-speed": simulation_speed,
+        "rule-shares": rule_shares,
+    },
 }
 """Per page, its tables by the name in their marks."""
 

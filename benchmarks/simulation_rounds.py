@@ -159,7 +159,7 @@ def rule_share(clients: int, rule: str) -> float:
     run = our_rounds(loop)
     run(2)
     loop.seconds = dict.fromkeys(loop.seconds, 0.0)
-    run(5)
+    run(max(5, 400 // clients))
     return float(loop.seconds["rule"] / sum(loop.seconds.values()))
 
 

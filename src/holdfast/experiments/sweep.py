@@ -149,27 +149,39 @@ class SweepResult:
         return tuple(table for table in found if table is not None)
 
     def plots(self) -> dict[str, LinePlot]:
-        """Accuracy against the number of attackers, a curve per rule and a plot per attack."""
+        """A plot per attack, a curve per rule: accuracy against the number of attackers, or the round if those are few.
+
+        No plot where neither has three points: the table says it all.
+        """
         experiment = self.experiment
         plots = {}
         for attack in dict.fromkeys(attack for attack, attackers in experiment.rows() if attackers):
             counts = [m for m in sorted(experiment.attackers) if (attack, m) in experiment.rows() or m == 0]
-            if len(counts) < 2:
-                continue
-            lines = []
-            for rule in experiment.rule_labels:
-                points = [self.interval(rule, (attack, m) if m else ("none", 0)) for m in counts]
-                known = [point for point in points if point is not None]
-                low, high = ([np.nan if e is None else min(max(e, 0.0), 1.0) for e in ends] for ends in _ends(known))
-                lines.append(Series.of(rule, counts, [point.mean for point in known], low, high))
-            plots[attack] = LinePlot(f"{experiment.title}: {attack}", "malicious clients", "accuracy (%)", tuple(lines))
+            rounds = self.records[experiment.rule_labels[0], attack, counts[-1], experiment.seeds[0]]
+            if len(counts) > 2:
+                plots[attack] = self._by_attackers(attack, counts)
+            elif len(rounds) > 2:
+                lines = tuple(self.curve(rule, (attack, counts[-1])) for rule in experiment.rule_labels)
+                title = f"{experiment.title}: {_row_name((attack, counts[-1]))}"
+                plots[attack] = LinePlot(title, "round", "accuracy (%)", lines)
         return plots
 
+    def _by_attackers(self, attack: str, counts: Sequence[int]) -> LinePlot:
+        lines = []
+        for rule in self.experiment.rule_labels:
+            points = [self.interval(rule, (attack, m) if m else ("none", 0)) for m in counts]
+            known = [point for point in points if point is not None]
+            low, high = ([np.nan if e is None else min(max(e, 0.0), 1.0) for e in ends] for ends in _ends(known))
+            lines.append(Series.of(rule, counts, [point.mean for point in known], low, high))
+        return LinePlot(f"{self.experiment.title}: {attack}", "malicious clients", "accuracy (%)", tuple(lines))
+
     def to_json(self) -> dict[str, Any]:
-        """The tables with exact values, and where the files are."""
+        """The tables with exact values, what they follow from, and where the files are."""
         return {
             "title": self.experiment.title,
             "out": str(self.out),
+            "experiment": asdict(self.experiment),
+            "versions": versions(),
             "tables": [table.to_json() for table in self.tables()],
         }
 
@@ -308,7 +320,7 @@ def _write(found: SweepResult) -> None:
     heat, plots = found.heat(), found.plots()
     save_figure(heat_figure(heat), found.out / "figures" / "accuracy", overwrite=True)
     for number, plot in enumerate(plots.values()):
-        save_figure(line_figure(plot), found.out / "figures" / f"attackers-{number + 1}", overwrite=True)
+        save_figure(line_figure(plot), found.out / "figures" / f"attack-{number + 1}", overwrite=True)
     experiment = found.experiment
     document = Document(
         experiment.title,

@@ -74,8 +74,10 @@ def _line_svg(plot: LinePlot, frame: Frame, size: str, description: str) -> str:
         if pattern := dash(series.dash):
             attributes["stroke-dasharray"] = " ".join(map(str, pattern))
         SubElement(group, "path", attributes)
-        if series.marker:
-            SubElement(group, "circle", {"cx": f"{frame.x(series.x[0])}", "cy": f"{frame.y(series.y[0])}", "r": "5"})
+        for place in plot.dots(position):
+            if np.isfinite(series.y[place]):
+                where = {"cx": f"{frame.x(series.x[place])}", "cy": f"{frame.y(series.y[place])}"}
+                SubElement(group, "circle", {**where, "r": "5" if series.marker else "3.5"})
     for name in ("crosshair", "guide"):  # at the chosen m, and under the pointer
         ends = {"y1": str(frame.top), "y2": str(frame.height - frame.bottom)}
         SubElement(svg, "line", {"class": name, "x1": "0", "x2": "0", **ends})

@@ -101,7 +101,7 @@ def _css(place: int, left: int, shade: float | None) -> str:
 
 def _shade_css() -> str:
     """Backgrounds from pale to dark blue, with text that stays readable on them."""
-    rules = []
+    rules = ["td[class*=shade]:last-child{padding-right:.5rem}"]
     for step in range(_SHADES):
         share = step / (_SHADES - 1)
         red, green, blue = (round(a + (b - a) * share) for a, b in zip((235, 243, 250), (8, 69, 120), strict=True))

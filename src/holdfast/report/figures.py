@@ -59,7 +59,7 @@ def line_figure(plot: LinePlot, *, width: float = 6.4, height: float = 4.0) -> F
         axes.set_xlim(low - 0.01 * (high - low), high)
         bottom, top = plot.y_range()
         axes.set_ylim(bottom, top + 0.02 * plot.percent)
-        if plot.steps:
+        if plot.steps or all((series.x % 1 == 0).all() for series in plot.series):
             axes.xaxis.set_major_locator(whole_numbers(10))
         if plot.percent:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
@@ -81,8 +81,10 @@ def _draw_series(axes: Axes, plot: LinePlot, position: int, series: Series) -> N
     line: Any = {"color": ink, "linestyle": (0, tuple(length / 2 for length in pattern)) if pattern else "-"}
     where: Any = {"drawstyle": "steps-post"} if plot.steps else {}
     marker: Any = {}
+    if dots := plot.dots(position):
+        marker = {"marker": "o", "markevery": dots, "markersize": 4, "clip_on": False, "zorder": 3}
     if series.marker:
-        marker = {"marker": "o", "markevery": [0], "markersize": 6, "clip_on": False, "linewidth": 1.0, "zorder": 3}
+        marker |= {"markersize": 6, "linewidth": 1.0}
     axes.plot(series.x, series.y, label=series.name, **line, **where, **marker)
     if series.low is not None and series.high is not None:
         axes.fill_between(
@@ -169,6 +171,10 @@ def _draw_example(axes: Axes, example: Example | None) -> None:
     )
 
 
+_LEVEL = 9
+"""Letters that a column name of a heat map has room for; with longer ones, all names are slanted."""
+
+
 def heat_figure(heat: HeatMap) -> Figure:
     """A heat map with every value written into its cell."""
     shades = np.ma.masked_invalid(heat.shades())
@@ -181,6 +187,10 @@ def heat_figure(heat: HeatMap) -> Figure:
                 dark = not np.ma.is_masked(shades[r, c]) and shades[r, c] > 0.6
                 axes.text(c, r, heat.text(r, c), ha="center", va="center", color="white" if dark else INK)
         axes.set_xticks(range(len(heat.columns)), heat.columns)
+        if max(map(len, heat.columns)) > _LEVEL:
+            axes.tick_params("x", rotation=30)
+            for label in axes.get_xticklabels():
+                label.set(ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(heat.rows)), heat.rows)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)

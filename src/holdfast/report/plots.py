@@ -73,6 +73,9 @@ class Series:
         return cls(name, xs, ys, lows, highs, color, dash, marker)
 
 
+_FEW = 12
+
+
 @dataclass(frozen=True)
 class LinePlot:
     """Curves over one x axis.
@@ -101,6 +104,18 @@ class LinePlot:
         """Palette index of the series at `position`."""
         chosen = self.series[position].color
         return position % BASELINE_COLOR if chosen is None else chosen
+
+    def dots(self, position: int) -> list[int]:
+        """The points of a series to draw dots at: all, where there are so few that lines would hide what is measured.
+
+        Example:
+            >>> LinePlot("", "m", "%", (Series.of("a", [0, 5, 10], [1.0, 0.8, 0.1]),)).dots(0)
+            [0, 1, 2]
+        """
+        series = self.series[position]
+        if series.marker:
+            return [0]
+        return list(range(len(series.x))) if not self.steps and len(series.x) <= _FEW else []
 
     def x_range(self) -> tuple[float, float]:
         """Smallest and largest x of all series, never of zero width."""
