@@ -16,7 +16,9 @@ from holdfast.types import ConfigError
 
 if TYPE_CHECKING:
     from holdfast.flower.grid import Outcome, SafeGrid
+    from holdfast.flower.mods import poison_mod
     from holdfast.flower.strategy import RobustStrategy
+    from holdfast.flower.trajectory import encode_path, keep_local, local_model
 
 TESTED = ((1, 41), (1, 43))
 """Flower versions the tests run with: from the first, below the second."""
@@ -25,9 +27,23 @@ _HOME = {
     "Outcome": "grid",
     "RobustStrategy": "strategy",
     "SafeGrid": "grid",
+    "encode_path": "trajectory",
+    "keep_local": "trajectory",
+    "local_model": "trajectory",
+    "poison_mod": "mods",
 }
 
-__all__ = ["TESTED", "Outcome", "RobustStrategy", "SafeGrid", "require_flower"]
+__all__ = [
+    "TESTED",
+    "Outcome",
+    "RobustStrategy",
+    "SafeGrid",
+    "encode_path",
+    "keep_local",
+    "local_model",
+    "poison_mod",
+    "require_flower",
+]
 
 
 def require_flower() -> None:

@@ -64,7 +64,7 @@ class Learner:
         faults = {node: reply for node, reply in sent.items() if isinstance(reply, str)}
         silent = {node: came.silent.get(node, "not connected") for node in nodes if node not in sent}
         kept = list(silent)[: max(0, self.rule.min_clients() - len(sent))]
-        rows = [*sent, *kept]
+        rows = sorted([*sent, *kept])  # sums do not depend on who answered first
         faults |= {node: silent[node] for node in kept}
         needed = max(1, math.ceil(self.quorum * len(nodes)))
         usable = len(rows) - len(faults)
