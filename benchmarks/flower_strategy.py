@@ -1,0 +1,126 @@
+"""What a strategy itself costs per round: 10 replies of 1,000,000 parameters in, the next global model out, one core.
+
+    python benchmarks/flower_strategy.py [--quick] [--round-seconds S]
+
+Ours: identify, check and decode every reply, screen, run the rule with its verdict, encode (`aggregate_train`, with
+the next round's `configure_train`). Flower's: `aggregate_train` of its own strategies on the same replies, in the same
+run. A real round for comparison: `--round-seconds`, as measured with `holdfast flower demo` or any federation; without
+it the shortest round anybody saw on this transport, one node and 4 MB (`SHORTEST_ROUND`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import logging
+from collections.abc import Callable, Iterable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import strategy as stock
+from flwr.supercore.task_identity import TaskIdentity
+
+from holdfast.aggregation import RULES, make
+from holdfast.flower import RobustStrategy
+from measure import contest, machine, save
+
+LAYERS = {
+    "conv1.weight": (32, 1, 5, 5),
+    "conv1.bias": (32,),
+    "conv2.weight": (64, 32, 5, 5),
+    "conv2.bias": (64,),
+    "fc1.weight": (900, 1024),
+    "fc1.bias": (900,),
+    "fc2.weight": (26, 900),
+    "fc2.bias": (26,),
+}
+COORDINATE_WISE = (
+    "median",
+    "trimmed-mean",
+    "mean-around-median",
+    "repeated-median",
+    "theil-sen",
+    "residual-reweighting",
+)
+OTHERS = ("mean", "krum", "multi-krum", "geometric-median", "foolsgold", "centered-clipping", "romoa")
+SHORTEST_ROUND = 6.0
+"""Seconds: one real SuperNode on an idle machine, nearly all of it Flower starting a process and polling."""
+
+
+def model(rng: np.random.Generator, scale: float) -> ArrayRecord:
+    """A model of about a million parameters."""
+    return ArrayRecord({name: Array(rng.normal(0, scale, shape).astype(np.float32)) for name, shape in LAYERS.items()})
+
+
+def replies_to(messages: Iterable[Message], models: list[ArrayRecord]) -> list[Message]:
+    """One reply per message; the records are new, the arrays the same bytes."""
+    replies = []
+    for message, arrays in zip(messages, models, strict=True):
+        message.metadata.__dict__["_message_id"] = f"id of {message.metadata.dst_node_id}"
+        content = RecordDict({"arrays": ArrayRecord(dict(arrays)), "metrics": MetricRecord({"num-examples": 10})})
+        replies.append(Message(content, reply_to=message))
+    return replies
+
+
+def contender(strategy: Any, start: ArrayRecord, models: list[ArrayRecord]) -> Callable[[], Any]:
+    """One round of a strategy; nothing is sent."""
+    held = [start]
+    grid: Any = SimpleNamespace(get_node_ids=lambda: range(1, len(models) + 1))
+
+    def one_round() -> None:
+        messages = strategy.configure_train(1, held[0], ConfigRecord(), grid)
+        arrays, _ = strategy.aggregate_train(1, replies_to(messages, models))
+        if isinstance(strategy, RobustStrategy):
+            held[0] = arrays
+
+    return one_round
+
+
+def rule(name: str, f: int) -> Any:
+    """A rule that expects f."""
+    fields = RULES[name].__dataclass_fields__
+    extra = {"elementwise": False} if name == "romoa" else {}
+    return make(name, **({"f": f} if "f" in fields else {}), **extra)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="two turns, nothing saved")
+    parser.add_argument("--round-seconds", type=float, default=SHORTEST_ROUND, help="a real round, in seconds")
+    options = parser.parse_args()
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    n, f, rng = 10, 2, np.random.default_rng(0)
+    start, models = model(rng, 0.1), [model(rng, 0.1) for _ in range(n)]
+    theirs = {
+        "FedAvg": stock.FedAvg(),
+        "FedMedian": stock.FedMedian(),
+        "FedTrimmedAvg": stock.FedTrimmedAvg(beta=f / n),
+        "Krum": stock.Krum(num_malicious_nodes=f),
+    }
+    ours = {name: RobustStrategy(rule(name, f)) for name in (*COORDINATE_WISE, *OTHERS)}
+    calls = {f"Flower {name}": contender(strategy, start, models) for name, strategy in theirs.items()}
+    calls |= {name: contender(strategy, start, models) for name, strategy in ours.items()}
+    seconds = contest(calls, turns=2 if options.quick else 15, budget=30.0)
+    d = sum(int(np.prod(shape)) for shape in LAYERS.values())
+    print(f"{machine()}\nn = {n}, d = {d:,}, processor seconds per round, one core")
+    median = seconds["Flower FedMedian"]
+    for name, took in seconds.items():
+        share = took / options.round_seconds
+        kind = " (coordinate-wise)" if name in COORDINATE_WISE else ""
+        print(f"{name + kind:42} {took:7.3f} s  {took / median:5.2f} of FedMedian  {share:6.1%} of a round")
+    if not options.quick:
+        rows = [
+            {"strategy": name, "seconds": took, "coordinate_wise": name in COORDINATE_WISE}
+            for name, took in seconds.items()
+        ]
+        print("saved", save("flower_strategy", rows, n=n, d=d, round_seconds=options.round_seconds))
+
+
+if __name__ == "__main__":
+    main()
