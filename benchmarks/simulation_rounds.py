@@ -108,7 +108,7 @@ def flower(python: str | None, clients: int, rounds: int) -> tuple[float | None,
     script = Path(__file__).parent / "peers" / "flower_rounds.py"
     environment = os.environ | OFFLINE | {MARK: uuid.uuid4().hex, "HOLDFAST_BENCHMARK_CLIENTS": str(clients)}
     try:
-        output = run_alone([python, str(script), NETWORK, "--rounds", str(rounds)], environment, 420)
+        output = run_alone([python, str(script), NETWORK, "--rounds", str(rounds)], environment, 900)
         (line,) = [line for line in output.splitlines() if line.startswith('{"rounds"')]
     except subprocess.TimeoutExpired as error:
         return None, f"it did not finish in {error.timeout:.0f} s"
@@ -137,6 +137,8 @@ def compare(clients: int, options: argparse.Namespace) -> dict[str, Any]:
         turns["holdfast"].append(cpu_per_round(loop, 4 * many))
         turns["plain loop"].append(cpu_per_round(plain, many))
         took, problem = flower(options.flower_python, clients, many)
+        if took is None and options.flower_python:  # on a busy machine, its nodes may not all come up in time
+            took, problem = flower(options.flower_python, clients, many)
         if took is not None:
             turns["flower"].append(took)
     found: dict[str, Any] = {
@@ -174,7 +176,7 @@ def show(found: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Measure, print, and write `benchmarks/results/simulation_rounds.json`."""
+    """Measure, print, and write `benchmarks/results/simulation_rounds.json`, which quick runs leave alone."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--flower-python", help="Python of an environment with flwr[simulation]")
     parser.add_argument("--clients", nargs="+", type=int, default=[10, 100])
@@ -191,7 +193,9 @@ def main() -> None:
     for clients in options.clients:
         results.append(compare(clients, options))
         show(results[-1])
-    facts = {"machine": machine(), "load_average": os.getloadavg()[0], "quick": options.quick, "aim_flower": AIM}
+    if options.quick:
+        return
+    facts = {"machine": machine(), "load_average": os.getloadavg()[0], "aim_flower": AIM}
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps({**facts, "results": results}, indent=1) + "\n")
 

@@ -1,14 +1,20 @@
 """The residual-reweighting paper's numbers: transcribed whole, compared fairly, and every claim has a verdict."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from holdfast.data import load
 from holdfast.experiments import paper_reweighting as paper
+from holdfast.experiments import reproduce_reweighting as reproduce
+from holdfast.experiments import sweep as sweeping
+from holdfast.experiments.attacked import SimulateConfig
 from holdfast.experiments.claims_reweighting import CLAIMS
 from holdfast.experiments.paper_reweighting import scale
 from holdfast.experiments.reproduce_reweighting import _published, reproduce_reweighting
+from holdfast.experiments.threat import make_threat
 from holdfast.types import ConfigError
 from tests.conftest import SHARED
 
@@ -44,6 +50,52 @@ def test_every_number_belongs_to_a_cell_of_the_paper_scale():
         assert set(claim.needs) <= set(arms), claim.text
     with pytest.raises(ConfigError, match="scale 'large' is not one of smoke, cpu, paper"):
         scale("large")
+
+
+def test_the_papers_settings_are_the_papers():
+    """§4 and A.2, A.6, A.7: the sizes that every experiment of scale "paper" must have, and "cpu" for Figure 3."""
+    arms, cpu = scale("paper").arms, scale("cpu").arms
+    for found in (arms["mnist-label-flip"].federation, cpu["mnist-label-flip"].federation):
+        sizes = (found.clients, found.partition, found.rounds, found.local_epochs, found.batch_size, found.lr)
+        assert sizes == (100, "two-labels", 200, 5, 128, 0.01)
+    assert arms["mnist-label-flip"].attackers == tuple(range(11))
+    assert cpu["mnist-label-flip"].rules == arms["mnist-label-flip"].rules
+    for name, rounds in (("mnist-backdoor", 200), ("cifar-backdoor", 100), ("cifar-label-flip", 100)):
+        found = arms[name].federation
+        sizes = (found.clients, found.partition, found.concentration, found.rounds, found.batch_size, found.lr)
+        assert sizes == (10, "dirichlet", 0.9, rounds, 64, 0.01)
+    for name, lr in (("reviews", 0.05), ("reviews-blended", 0.01)):
+        found = arms[name].federation
+        assert (found.clients, found.rounds, found.optimizer, found.lr) == (10, 10, "adam", lr)
+    assert (arms["loan"].federation.partition, arms["loan"].federation.clients_per_round) == ("user", 10)
+    assert [arms[f"mnist-drop-{gone}"].federation.drop_holders for gone in range(21)] == list(range(21))
+
+    data = load("digits")
+    behavior = {
+        arm: [make_threat(attack, data, seed=0).adversary.behavior for attack in arms[arm].attacks]
+        for arm in ("mnist-label-flip", "mnist-backdoor", "reviews", "reviews-blended")
+    }
+    for arm, effort, lr in (
+        ("mnist-label-flip", 2.0, None),  # 5 more epochs
+        ("mnist-backdoor", 2.0, 0.1),
+        ("reviews", 2.0, None),
+        ("reviews-blended", 1.4, 0.1),  # 2 more
+    ):
+        assert {(found.effort, found.lr) for found in behavior[arm]} == {(effort, lr)}, arm
+
+
+def test_what_two_experiments_share_is_run_once(tmp_path, monkeypatch):
+    """Figure 5 without removals is Table 4 without noise, to the trimmed mean too."""
+    ran = []
+    real = sweeping._run_cell
+    monkeypatch.setattr(sweeping, "_run_cell", lambda cell, *rest: (ran.append(cell), real(cell, *rest)))
+    small = replace(paper._smoke()["mnist-noise"], federation=SimulateConfig(clients=12, rounds=1), attackers=(0, 1))
+    arms = {"mnist-noise": small, "mnist-drop-0": paper._dropped(small.federation, 0, (0,))}
+    arms = {name: replace(arm, rules=("mean", {"name": "trimmed-mean", "f": 3})) for name, arm in arms.items()}
+    monkeypatch.setattr(reproduce, "scale", lambda *_, **__: paper.Scale("smoke", arms, ()))
+    reproduce_reweighting(tmp_path, threads=1)
+    assert len(ran) == 4
+    assert len(list((tmp_path / "cells").glob("*.json"))) == 4
 
 
 @pytest.mark.parametrize("name", ["smoke", "cpu", "paper"])

@@ -39,9 +39,12 @@ def test_the_terminal_shows_curve_numbers_and_what_success_means(tmp_path):
     assert done.exit_code == 0, done.output
     for words in ("accuracy over the rounds", "100% ┤", "attack success", "1 called 7", "influence of malicious"):
         assert words in done.stdout
+    assert re.search(r"rounds: 3/3", done.output), "progress is shown"
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"run.json", "result.json", "report.html", "figures"} <= names
     assert not (tmp_path / "run" / "secret.json").exists()
+    figures = {path.name for path in (tmp_path / "run" / "figures").iterdir()}
+    assert figures == {f"{name}.{kind}" for name in ("accuracy", "influence") for kind in ("png", "svg")}
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Accuracy and attack" in page
     again = run(*SMALL, "--out", tmp_path / "run")

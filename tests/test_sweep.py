@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -74,10 +75,24 @@ def test_the_folder_holds_result_report_and_figures(done):
     names = {path.name for path in done.out.iterdir()}
     assert {"run.json", "result.json", "report.html", "figures", "cells"} <= names
     assert json.loads((done.out / "result.json").read_text())["tables"][0]["rows"][0]["attack"] == "no attack"
+    figures = {path.name for path in (done.out / "figures").iterdir()}
+    assert figures == {f"{name}.{kind}" for name in ("accuracy", "attack-1", "attack-2") for kind in ("png", "svg")}
     page = (done.out / "report.html").read_text()
     assert "sign-flip scale=4, m=2" in page
+    assert len(re.findall(r'<td class="num shade\d+">', page)) == 3 * 2, "a heat map of three rows and two rules"
     assert "<script" not in page
     assert not list((done.out / "cells").glob("*.safetensors")), "checkpoints of finished cells stay behind"
+
+
+def test_few_numbers_of_attackers_are_drawn_over_the_rounds_and_many_over_their_number(done, tmp_path):
+    assert {plot.x_label for plot in done.plots().values()} == {"round"}
+    grown = sweep(experiment(attackers=[0, 1, 2], attacks=["label-flip"], seeds=1), tmp_path / "run", threads=1)
+    (plot,) = grown.plots().values()
+    assert plot.x_label == "malicious clients"
+    expected = [grown.interval("mean", ("label-flip", m) if m else ("none", 0)).mean for m in range(3)]
+    np.testing.assert_array_equal(plot.series[0].x, [0, 1, 2])
+    np.testing.assert_array_equal(plot.series[0].y, expected)
+    assert plot.dots(0) == [0, 1, 2]
 
 
 def test_finished_cells_are_not_run_again_and_a_grown_grid_reuses_them(done, tmp_path, monkeypatch):
