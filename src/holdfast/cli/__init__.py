@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import holdfast
-from holdfast.cli import aggregation, certify, certify_data, data, reproduce, simulate
+from holdfast.cli import aggregation, certify, certify_data, data, flower, reproduce, simulate
 from holdfast.types import HoldfastError
 
 app = typer.Typer(
@@ -37,7 +37,7 @@ def _options(
     pass
 
 
-for group in (certify, certify_data, aggregation, data, reproduce, simulate):
+for group in (certify, certify_data, aggregation, data, reproduce, simulate, flower):
     group.register(app)
 
 

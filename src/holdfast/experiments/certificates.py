@@ -95,7 +95,7 @@ def certify_votes(
                 method = "split"  # two-phase classifiers: whatever the label, only one other is possible
             settings: dict[str, str] = {"method": method, "poisoning": poisoning, "perspective": perspective}
             made.append(certify_counts(votes.counts(), design, alpha=alpha, kind=kind, **settings))
-    return [_reword(certificate, unit_of(votes)) for certificate in made]
+    return [_with_absences(_reword(certificate, unit_of(votes)), votes) for certificate in made]
 
 
 def certify_counts(
@@ -129,6 +129,21 @@ def _reword(certificate: Certificate, unit: str) -> Certificate:
         return certificate
     told = tuple(text.replace("clients", unit).replace("client", unit[:-1]) for text in certificate.assumptions)
     return replace(certificate, assumptions=told)
+
+
+def _with_absences(certificate: Certificate, votes: Votes) -> Certificate:
+    """What it means that parts of models did not come, where real clients were asked (`FlowerTrainer`)."""
+    absences = votes.facts.get("absences")
+    if not absences:
+        return certificate
+    clients, models = (", ".join(map(str, absences[name])) for name in ("clients", "models"))
+    told = (
+        f"absences as they happened: in {absences['rounds']} rounds updates of the clients {clients} did not come or "
+        f"were refused, and the models {models} went on without them. The certificate compares with runs in which "
+        "honest clients are absent from the same models in the same rounds; where attackers can cause or prevent an "
+        "honest client's absence, for example by overloading the network, that client counts among the m"
+    )
+    return replace(certificate, assumptions=(*certificate.assumptions, told))
 
 
 def certificate_table(votes: Votes, certificates: Sequence[Certificate]) -> pd.DataFrame:

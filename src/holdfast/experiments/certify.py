@@ -49,6 +49,8 @@ def certify_run(
     device: str = "cpu",
     threads: int | None = None,
     keep_models: bool = True,
+    workshop: Workshop | None = None,
+    command: str | None = None,
     events: Events | None = None,
 ) -> CertifyResult:
     """Run, or continue, one certified ensemble; the folder `out` holds every stage.
@@ -66,6 +68,8 @@ def certify_run(
         device: where torch computes.
         threads: threads to use; None takes all cores.
         keep_models: keep the models' weights beside their votes.
+        workshop: where training happens, instead of `engine`, `device` and `threads` here.
+        command: the command line for the manifest, where it is not this process's.
         events: hears what happens.
 
     Raises:
@@ -90,25 +94,28 @@ def certify_run(
     design = study.design(seed)
     kinds_for(design, study.facts().get("unit", CLIENTS), poisoning=poisoning)  # refuses before anything is trained
     outlook = study.outlook(design, alpha)
-    task = study.task(design, Workshop(engine, device, threads), seed=derive_seed(master, "training"))
+    workshop = workshop or Workshop(engine, device, threads)
+    task = study.task(design, workshop, seed=derive_seed(master, "training"))
     data_hash = study.dataset.fingerprint()
     if continued:
         _check_same(run, design, data_hash)
     else:
-        run = _start(Path(out), config, study, design, seed, data_hash)
+        run = _start(Path(out), config, study, design, seed, data_hash, command or _command(seed))
     events.note(outlook)
-    votes = _train(run, study, design, task, keep_models, events)
+    votes = _train(run, study, design, task, workshop.checkpoint_seconds, keep_models, events)
     return _finish(run, study, votes, alpha, poisoning, perspective, events)
 
 
-def _start(out: Path, config: StudyConfig, study: Study, design: Design, seed: str, data_hash: str) -> Run:
+def _start(
+    out: Path, config: StudyConfig, study: Study, design: Design, seed: str, data_hash: str, command: str
+) -> Run:
     dataset = study.dataset
     return runs.start(
         out,
         config.job,
         asdict(config),  # type: ignore[call-overload]  # every configuration is a dataclass
         {"seed": seed, "meaning": "draws the assignment and all training; keep it from clients, reveal it for audit"},
-        command=_command(seed),
+        command=command,
         data={
             "name": dataset.name,
             "sha256": data_hash,
@@ -148,7 +155,9 @@ def _check_same(run: Run, design: Design, data_hash: str) -> None:
         )
 
 
-def _train(run: Run, study: Study, design: Design, task: Task, keep_models: bool, events: Events) -> Votes:
+def _train(
+    run: Run, study: Study, design: Design, task: Task, every: float, keep_models: bool, events: Events
+) -> Votes:
     """Train what is missing; the votes are sealed once all models are there."""
     if "votes_sha256" in run.manifest():
         return load_votes(run)
@@ -171,6 +180,7 @@ def _train(run: Run, study: Study, design: Design, task: Task, keep_models: bool
             run_dir=run.path / stage,
             run=belongs_to,
             on_progress=tell(f"{stage} model"),
+            checkpoint_seconds=every,
         )
         return np.asarray(extra.labels[extra.trainer.predict(params[None], dataset.x_test)[0]])
 
@@ -184,6 +194,7 @@ def _train(run: Run, study: Study, design: Design, task: Task, keep_models: bool
         run_dir=run.path,
         keep_models=keep_models,
         on_progress=tell("models"),
+        checkpoint_seconds=every,
     )
     single = answers("single", task.single)
     trusted = second if second is not None else answers("trusted", task.trusted)

@@ -14,7 +14,7 @@ from holdfast.data import Dataset, Partition
 from holdfast.ensemble import DESIGNS, SELECTIONS, Design, make_design
 from holdfast.experiments.plan import plan_table
 from holdfast.experiments.study import Extra, Task, Workshop
-from holdfast.training import FedAvg, model_factory, preset
+from holdfast.training import FedAvg, Trainer, model_factory, preset
 from holdfast.types import ConfigError
 
 
@@ -123,8 +123,12 @@ class Federation:
             factory, dataset.x_train, dataset.y_train, partition, self.config.fedavg(), seed=seed
         )
         arrays = (dataset.x_train, dataset.y_train, dataset.x_test, partition.offsets, partition.indices)
-        labels = np.arange(dataset.n_labels)
-        everyone = np.arange(partition.n, dtype=np.int64)
+        return self.models(trainer, design, *arrays)
+
+    def models(self, trainer: Trainer, design: Design, *arrays: NDArray[Any]) -> Task:
+        """The task of this trainer: the models of all groups, and those beside them."""
+        labels = np.arange(self.dataset.n_labels)
+        everyone = np.arange(self.partition.n, dtype=np.int64)
         return Task(
             trainer,
             arrays,

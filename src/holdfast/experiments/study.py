@@ -31,11 +31,13 @@ class Workshop:
         engine: "auto", "compiled" or "torch".
         device: where torch computes.
         threads: threads to use; None takes all cores.
+        checkpoint_seconds: how often models in the making are saved; 0 saves them after every stretch of rounds.
     """
 
     engine: str = "auto"
     device: str = "cpu"
     threads: int | None = None
+    checkpoint_seconds: float = 60.0
 
     def trainer(
         self, model: ModelFactory, x: Any, y: Any, partition: Partition, fedavg: FedAvg, *, seed: int

@@ -31,7 +31,6 @@ SINGLE_MODEL_ID = 2**40
 """The id of the one model that all clients train, out of the way of any ensemble's."""
 
 _SEGMENT_SECONDS = 5.0
-_CHECKPOINT_SECONDS = 60.0
 
 
 class VoteStore(Protocol):
@@ -65,6 +64,7 @@ def train_ensemble(
     keep_models: bool = True,
     on_progress: Progress | None = None,
     intervene: Intervene | None = None,
+    checkpoint_seconds: float = 60.0,
 ) -> npt.NDArray[Any]:
     """Train the models that have no votes yet, and give back all votes `[N, T]`.
 
@@ -82,6 +82,7 @@ def train_ensemble(
         on_progress: called after every few seconds of training.
         intervene: attacks and robust rules; with one, models in the making start over after an interruption,
             because its memory cannot be saved.
+        checkpoint_seconds: how often models in the making are saved; 0 saves them after every stretch of rounds.
 
     Raises:
         ArtifactError: the store or the checkpoint belongs to another run.
@@ -93,7 +94,9 @@ def train_ensemble(
     blocks = [range(first, min(first + at_once, n_models)) for first in range(0, n_models, at_once)]
     blocks = [block for block in blocks if missing.intersection(block)]
     report = _Report(on_progress, n_models, sum(map(len, blocks)), trainer.fedavg.rounds)
-    checkpoint = _Checkpoint(run_dir / "training.safetensors", votes.run) if intervene is None else None
+    checkpoint = None
+    if intervene is None:
+        checkpoint = _Checkpoint(run_dir / "training.safetensors", votes.run, checkpoint_seconds)
     for block in blocks:
         groups = [members[model] for model in block]
         params = _train(trainer, list(block), groups, checkpoint, report, intervene)
@@ -119,10 +122,11 @@ def train_single(
     run: str = "",
     on_progress: Progress | None = None,
     intervene: Intervene | None = None,
+    checkpoint_seconds: float = 60.0,
 ) -> npt.NDArray[np.float32]:
     """Train one model `[P]` on all these clients: plain FedAvg, which one malicious client can break.
 
-    With `run_dir` it leaves a checkpoint `single.safetensors` there about once a minute, goes on from it, and at the
+    With `run_dir` it leaves a checkpoint `single.safetensors` there every `checkpoint_seconds`, goes on from it, and at the
     end keeps the finished weights in it; `run` says what it belongs to (`training_fingerprint`).
 
     Raises:
@@ -132,7 +136,7 @@ def train_single(
     checkpoint = None
     if run_dir is not None and intervene is None:
         who = hashlib.sha256(np.asarray(clients, dtype="<i8").tobytes()).hexdigest()
-        checkpoint = _Checkpoint(run_dir / "single.safetensors", f"{run} {who}")
+        checkpoint = _Checkpoint(run_dir / "single.safetensors", f"{run} {who}", checkpoint_seconds)
     params = _train(trainer, [SINGLE_MODEL_ID], [clients], checkpoint, report, intervene)
     if checkpoint is not None:
         checkpoint.save([SINGLE_MODEL_ID], params, trainer.fedavg.rounds)
@@ -206,8 +210,8 @@ def _segments(done: int, rounds: int) -> Iterator[tuple[int, int]]:
 class _Checkpoint:
     """The weights of models in the making, in one file."""
 
-    def __init__(self, path: Path, run: str) -> None:
-        self.path, self.run = path, run
+    def __init__(self, path: Path, run: str, every: float) -> None:
+        self.path, self.run, self._every = path, run, every
         self._saved = time.monotonic()
 
     def load(self, models: Sequence[int]) -> tuple[int, npt.NDArray[np.float32] | None]:
@@ -222,8 +226,8 @@ class _Checkpoint:
         return int(facts["rounds"]), tensors["params"].numpy()
 
     def save_if_due(self, models: Sequence[int], params: npt.NDArray[np.float32], rounds: int) -> None:
-        """Save, unless the last time is less than a minute ago."""
-        if time.monotonic() - self._saved >= _CHECKPOINT_SECONDS:
+        """Save, unless the last time was only just."""
+        if time.monotonic() - self._saved >= self._every:
             self.save(models, params, rounds)
 
     def save(self, models: Sequence[int], params: npt.NDArray[np.float32], rounds: int) -> None:
