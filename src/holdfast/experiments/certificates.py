@@ -131,19 +131,23 @@ def _reword(certificate: Certificate, unit: str) -> Certificate:
     return replace(certificate, assumptions=told)
 
 
-def _with_absences(certificate: Certificate, votes: Votes) -> Certificate:
-    """What it means that parts of models did not come, where real clients were asked (`FlowerTrainer`)."""
+def absences_told(votes: Votes) -> str | None:
+    """What it means that updates of some models did not come, where real clients were asked (`FlowerTrainer`)."""
     absences = votes.facts.get("absences")
     if not absences:
-        return certificate
+        return None
     clients, models = (", ".join(map(str, absences[name])) for name in ("clients", "models"))
-    told = (
+    return (
         f"absences as they happened: in {absences['rounds']} rounds updates of the clients {clients} did not come or "
         f"were refused, and the models {models} went on without them. The certificate compares with runs in which "
         "honest clients are absent from the same models in the same rounds; where attackers can cause or prevent an "
         "honest client's absence, for example by overloading the network, that client counts among the m"
     )
-    return replace(certificate, assumptions=(*certificate.assumptions, told))
+
+
+def _with_absences(certificate: Certificate, votes: Votes) -> Certificate:
+    told = absences_told(votes)
+    return certificate if told is None else replace(certificate, assumptions=(*certificate.assumptions, told))
 
 
 def certificate_table(votes: Votes, certificates: Sequence[Certificate]) -> pd.DataFrame:

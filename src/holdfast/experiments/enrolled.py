@@ -125,11 +125,10 @@ class GridWorkshop(Workshop):
     def known(self) -> list[Absence]:
         """What an interrupted run has recorded; a line that was cut off is not counted."""
         try:
-            lines = (self.out / ABSENCES).read_text(encoding="utf-8").splitlines(keepends=True)
+            lines = (self.out / ABSENCES).read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
             return []
-        rows = [json.loads(line) for line in lines if line.endswith("\n")]
-        return [Absence(**{**row, "models": tuple(row["models"])}) for row in rows]
+        return [absence for line in lines if (absence := _parse(line)) is not None]
 
     def remote(self, work: Work, federation: EnrolledFederation, heard: Callable[[Absence], None]) -> FlowerTrainer:
         """A trainer whose clients are the nodes."""
@@ -141,7 +140,7 @@ class GridWorkshop(Workshop):
             heard(absence)
             self.out.mkdir(parents=True, exist_ok=True)
             with (self.out / ABSENCES).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(absence)) + "\n")
+                file.write("\n" + json.dumps(asdict(absence)) + "\n")  # the line before may have been cut off
             listed = ", ".join(map(str, absence.models))
             self.note(
                 f"round {absence.round + 1}: client {absence.client} is left out of models {listed}: {absence.reason}"
@@ -156,6 +155,14 @@ class GridWorkshop(Workshop):
             patience=Patience(config.model_seconds, config.round_seconds),
             record=record,
         )
+
+
+def _parse(line: str) -> Absence | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return Absence(**{**row, "models": tuple(row["models"])})
 
 
 def summarize(absences: Sequence[Absence]) -> dict[str, Any]:

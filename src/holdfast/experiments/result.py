@@ -13,7 +13,7 @@ from rich.console import Console
 from holdfast import report
 from holdfast.certification import Certificate
 from holdfast.ensemble import Design, Votes
-from holdfast.experiments.certificates import CLIENTS, EXAMPLES, unit_of
+from holdfast.experiments.certificates import CLIENTS, EXAMPLES, absences_told, unit_of
 from holdfast.report import CertifyReport
 
 
@@ -76,6 +76,9 @@ def not_covered(votes: Votes) -> tuple[str, ...]:
             "Poisoned trusted data: which examples are trusted must be known from where they came from, not read off "
             "labels that an attacker may have changed."
         )
+    absences = absences_told(votes)
+    if absences is not None:
+        told.append(absences[0].upper() + absences[1:] + ".")
     return tuple(told)
 
 

@@ -246,13 +246,13 @@ def wait_for_nodes(grid: Grid, nodes: Sequence[int], *, seconds: float) -> None:
         time.sleep(_NODES_POLL)
 
 
-def server_app(job: Callable[[Grid, Mapping[str, Any]], None]) -> ServerApp:
-    """A ServerApp that does one job, called with the grid and the run's configuration."""
+def server_app(job: Callable[[SafeGrid, Mapping[str, Any]], None]) -> ServerApp:
+    """A ServerApp that does one job, called with the grid, made safe, and the run's configuration."""
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        job(grid, context.run_config)
+        job(SafeGrid(grid), context.run_config)
 
     return app
 
