@@ -108,7 +108,7 @@ def certify(
 
     fields = CertifyConfig.__dataclass_fields__
     config = CertifyConfig(
-        **{name: ctx.params[name] for name in fields if name != "trusted"}, trusted=_numbers(trusted)
+        **{name: ctx.params[name] for name in fields if name != "trusted"}, trusted=numbers(trusted)
     )
     given = {name: getattr(config, name) for name in fields if typed(ctx, name)}
     with Reporter(quiet=as_json) as reporter:
@@ -177,7 +177,8 @@ def plan(
     show(table, as_json=as_json)
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def numbers(text: str) -> tuple[int, ...]:
+    """Client numbers from text such as 0,1,2."""
     try:
         return tuple(sorted({int(part) for part in text.split(",") if part.strip()}))
     except ValueError:

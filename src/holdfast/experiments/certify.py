@@ -100,7 +100,7 @@ def certify_run(
     if continued:
         _check_same(run, design, data_hash)
     else:
-        run = _start(Path(out), config, study, design, seed, data_hash, command or _command(seed))
+        run = _start(Path(out), config, study, design, seed, data_hash, command or typed_command(seed))
     events.note(outlook)
     votes = _train(run, study, design, task, workshop.checkpoint_seconds, keep_models, events)
     return _finish(run, study, votes, alpha, poisoning, perspective, events)
@@ -130,7 +130,7 @@ def _start(
     )
 
 
-def _command(seed: str) -> str:
+def typed_command(seed: str | None) -> str:
     """The command line as typed, without the seed: the manifest is public."""
     words = ["SEED" if word == seed else word.replace(f"--seed={seed}", "--seed=SEED") for word in sys.argv[1:]]
     return shlex.join(["holdfast", *words])

@@ -84,7 +84,7 @@ def run(
     server: str,
     client: str,
     listener: Listener,
-    check: Callable[[], None] = lambda: None,
+    check: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
     """Submit a job as a Flower run and follow it to its end.
 
@@ -113,7 +113,7 @@ def run(
     write_atomically(app, text.encode())
     number = _submit(site, app.parent)
     try:
-        return _follow(journal, listener, check)
+        return _follow(journal, listener, check or (lambda: None))
     except KeyboardInterrupt:
         listener.note("stopping the run")
         _flwr(site, "stop", str(number), CONNECTION)

@@ -128,6 +128,22 @@ def script(name: str) -> str:
     return str(path)
 
 
+def address(text: str, option: str) -> tuple[str, int]:
+    """Host and port of an address such as 127.0.0.1:9093.
+
+    Raises:
+        ConfigError: it is none.
+
+    Example:
+        >>> address("0.0.0.0:9093", "--listen")
+        ('0.0.0.0', 9093)
+    """
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ConfigError(f"{option} is {text!r}, but must be host:port, for example 127.0.0.1:9093")
+    return host.strip("[]"), int(port)
+
+
 def free_ports(count: int) -> list[int]:
     """Ports of 127.0.0.1 that nothing listens on."""
     sockets = [socket.socket() for _ in range(count)]
