@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from holdfast.experiments.certificates import certify_votes
 from holdfast.experiments.certify import certify_run
@@ -238,7 +238,9 @@ def test_an_interrupted_run_goes_on_where_it_stopped(data, in_process, tmp_path)
                 raise Killed
             return super().exchange(messages, timeout=timeout)
 
-    workshop = GridWorkshop(checkpoint_seconds=0.0, grid=Dying(grid_of(link)), nodes=NODES, out=out, note=lambda text: None)
+    workshop = GridWorkshop(
+        checkpoint_seconds=0.0, grid=Dying(grid_of(link)), nodes=NODES, out=out, note=lambda text: None
+    )
     config = EnrolledConfig(str(data), examples=sizes_of(data), **SETTINGS)
     with pytest.raises(Killed):
         certify_run(config, out, seed=SEED, workshop=workshop)

@@ -107,9 +107,7 @@ def certify(
     from holdfast.experiments.federation import CertifyConfig
 
     fields = CertifyConfig.__dataclass_fields__
-    config = CertifyConfig(
-        **{name: ctx.params[name] for name in fields if name != "trusted"}, trusted=numbers(trusted)
-    )
+    config = CertifyConfig(**{name: ctx.params[name] for name in fields if name != "trusted"}, trusted=numbers(trusted))
     given = {name: getattr(config, name) for name in fields if typed(ctx, name)}
     with Reporter(quiet=as_json) as reporter:
         result = certify_run(

@@ -118,9 +118,7 @@ def setup(
 
         dataset = data.load(deal)
         params = {"q": skew, "groups": dataset.n_labels} if partition == "label-skew" else {}
-        parts = data.partition(
-            partition, dataset.y_train, n=clients, seed=seed, users=dataset.users_train, **params
-        )
+        parts = data.partition(partition, dataset.y_train, n=clients, seed=seed, users=dataset.users_train, **params)
         counts = counts or [int(size) for size in parts.sizes]
         site = create(
             federation, clients, host=host, port=port, superlink_port=superlink_port, examples=counts, days=days
@@ -155,7 +153,9 @@ def up(
             start_nodes(site, processes)
             typer.echo(f"server and {site.clients} nodes are running; Ctrl-C ends them all", err=True)
         else:
-            typer.echo(f"server is running on {site.host}:{site.port}; Ctrl-C ends it. On a client's machine:", err=True)
+            typer.echo(
+                f"server is running on {site.host}:{site.port}; Ctrl-C ends it. On a client's machine:", err=True
+            )
             command = node_command(site, 0, {"data": "rows.npz"}, port=9094, folder=Path("clients/000"))
             typer.echo(shlex.join(["flower-supernode", *command[1:]]))
         try:

@@ -62,8 +62,9 @@ def job_for(
 
 
 def _certify(job: Mapping[str, Any], grid: SafeGrid, journal: Journal) -> None:
-    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in job["config"].items()}
-    config, options, out = EnrolledConfig(**fields), dict(job["options"]), Path(job["out"])
+    lists = {name: tuple(job["config"][name]) for name in ("trusted", "examples")}
+    config = EnrolledConfig(**job["config"] | lists)
+    options, out = dict(job["options"]), Path(job["out"])
     nodes = []
     for row in open_site(Path(config.site)).enrolled():
         if row.node_id is None:
@@ -79,9 +80,7 @@ def _certify(job: Mapping[str, Any], grid: SafeGrid, journal: Journal) -> None:
         out=out,
         note=journal.note,
     )
-    certify_run(
-        config, out, **options, given=job["given"], workshop=workshop, command=job["command"], events=journal
-    )
+    certify_run(config, out, **options, given=job["given"], workshop=workshop, command=job["command"], events=journal)
 
 
 server = server_app(run_job)

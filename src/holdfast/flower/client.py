@@ -24,14 +24,13 @@ DEADLINE = "deadline"
 """The entry of a message's ConfigRecords that says how many seconds the client has."""
 
 
-def watched(handler: Handler | None = None, *, seconds: float = 600.0) -> Callable[[Handler], Handler] | Handler:
+def watched(*, seconds: float = 600.0) -> Callable[[Handler], Handler]:
     """Decorate a ClientApp's function: it returns in time, or its process ends.
 
     The time is the entry `deadline` (seconds) of one of the message's ConfigRecords, where the server sent one:
     `train_config=ConfigRecord({"deadline": 120.0})`. The clock starts when the function is called.
 
     Args:
-        handler: the function, when used without arguments.
         seconds: the time where the message names none; a message cannot ask for more than ten times this.
 
     Raises:
@@ -55,7 +54,7 @@ def watched(handler: Handler | None = None, *, seconds: float = 600.0) -> Callab
 
         return within
 
-    return decorate if handler is None else decorate(handler)
+    return decorate
 
 
 @contextmanager

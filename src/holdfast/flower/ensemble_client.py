@@ -36,7 +36,7 @@ def client_app(load: Load) -> ClientApp:
     app = ClientApp()
 
     @app.train()
-    @watched
+    @watched(seconds=3600.0)
     def train(message: Message, context: Context) -> Message:
         return answer(message, context, load)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -102,10 +103,8 @@ class Processes:
             _signal(process, signal.SIGTERM)
         end = time.monotonic() + _GRACE_SECONDS
         for process in stopping:
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, end - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                pass
             _signal(process, signal.SIGKILL)  # also what is left of its group
             process.wait()
 
@@ -191,10 +190,8 @@ def last_words(log: Path) -> str:
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, number)
-    except ProcessLookupError:
-        pass
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -1,11 +1,11 @@
 """A federation's folder on the server: certificates, enrolled keys, ports; and how its processes are started.
 
-    DIR/site.json            where nodes connect, ports, number of clients
-    DIR/server/              ca.crt, ca.key, server.crt, server.key
-    DIR/clients/000/         node.key, node.pub, ca.crt: the bundle for one client; its key goes to it and nobody else
-    DIR/enrolled.json        which client has which key and node id, and its declared number of examples
-    DIR/superlink.db         Flower's own state, so that enrollment outlives a restart
-    DIR/flwr/, DIR/logs/     Flower's home, and what the processes say
+DIR/site.json            where nodes connect, ports, number of clients
+DIR/server/              ca.crt, ca.key, server.crt, server.key
+DIR/clients/000/         node.key, node.pub, ca.crt: the bundle for one client; its key goes to it and nobody else
+DIR/enrolled.json        which client has which key and node id, and its declared number of examples
+DIR/superlink.db         Flower's own state, so that enrollment outlives a restart
+DIR/flwr/, DIR/logs/     Flower's home, and what the processes say
 """
 
 from __future__ import annotations

@@ -60,8 +60,8 @@ class Task:
     def from_json(cls, text: str) -> Task:
         """From text."""
         facts = json.loads(text)
-        facts["fedavg"] = FedAvg(**facts["fedavg"])
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()})
+        lists = {name: tuple(facts[name]) for name in ("input_shape", "label_names")}
+        return cls(**facts | lists | {"fedavg": FedAvg(**facts["fedavg"])})
 
     def trainer(self, x: Floats, y: npt.NDArray[np.int64], partition: Any, *, threads: int | None = None) -> Trainer:
         """A trainer on these rows."""

@@ -126,8 +126,8 @@ def train_single(
 ) -> npt.NDArray[np.float32]:
     """Train one model `[P]` on all these clients: plain FedAvg, which one malicious client can break.
 
-    With `run_dir` it leaves a checkpoint `single.safetensors` there every `checkpoint_seconds`, goes on from it, and at the
-    end keeps the finished weights in it; `run` says what it belongs to (`training_fingerprint`).
+    With `run_dir` it leaves a checkpoint `single.safetensors` there every `checkpoint_seconds`, goes on from it, and at
+    the end keeps the finished weights in it; `run` says what it belongs to (`training_fingerprint`).
 
     Raises:
         ArtifactError: the checkpoint belongs to another run or other clients.
