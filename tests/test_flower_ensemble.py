@@ -192,7 +192,7 @@ def test_absences_are_in_the_manifest_and_in_the_certificate(data, tmp_path):
     for certificate in (*result.certificates, *certify_votes(result.votes, alpha=0.01)):
         assert f"the models {listed} went on without them" in certificate.assumptions[-1]
     assert "absences as they happened" in str(Run(tmp_path / "run").manifest()["assumptions"])
-    assert "absences as they happened" in (tmp_path / "run" / "report.html").read_text()
+    assert "Absences as they happened" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_one_poisoned_model_does_not_cost_an_honest_client_its_others(data, in_process, tmp_path, monkeypatch):

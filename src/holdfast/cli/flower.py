@@ -97,7 +97,7 @@ def setup(
     ] = "",
     days: Annotated[int, typer.Option(help="Validity of the server's certificate.")] = 365,
     deal: Annotated[str | None, typer.Option(help="Deal the training rows of this data set to the clients.")] = None,
-    partition: Annotated[str, typer.Option(help="How to deal: label-skew, iid, dirichlet, user.")] = "label-skew",
+    partition: Annotated[str, typer.Option(help="How to deal: iid, label-skew, dirichlet, user.")] = "iid",
     skew: Annotated[float, typer.Option(help="q of label-skew: share of a label that stays in its group.")] = 0.5,
     seed: Annotated[int, typer.Option(help="Draws who is dealt which rows.")] = 0,
 ) -> None:
