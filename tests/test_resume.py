@@ -38,7 +38,8 @@ def train(run_dir: Path, **options):
     """Train the whole ensemble, two models at a time; also what the killed process below does."""
     trainer = trainer_for(**options)
     trainer.models_at_once = lambda k: 2
-    return train_ensemble(trainer, MEMBERS, X, log_for(run_dir, trainer), run_dir=run_dir)
+    # A checkpoint after every stretch of rounds.
+    return train_ensemble(trainer, MEMBERS, X, log_for(run_dir, trainer), run_dir=run_dir, checkpoint_seconds=0.0)
 
 
 SCRIPT = """
@@ -48,7 +49,7 @@ from holdfast.training import ensemble
 from holdfast.training.torch_engine import TorchTrainer
 from tests import test_resume
 
-ensemble._SEGMENT_SECONDS, ensemble._CHECKPOINT_SECONDS = 0.0, 0.0     # a checkpoint after every round
+ensemble._SEGMENT_SECONDS = 0.0     # a stretch is one round
 run = TorchTrainer.run
 def slowly(self, *args, **options):
     print("round", flush=True)
