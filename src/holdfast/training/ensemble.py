@@ -210,7 +210,7 @@ def _segments(done: int, rounds: int) -> Iterator[tuple[int, int]]:
 class _Checkpoint:
     """The weights of models in the making, in one file."""
 
-    def __init__(self, path: Path, run: str, every: float) -> None:
+    def __init__(self, path: Path, run: str, every: float = 60.0) -> None:
         self.path, self.run, self._every = path, run, every
         self._saved = time.monotonic()
 
