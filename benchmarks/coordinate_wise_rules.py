@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from holdfast.aggregation.averaging import Median, TrimmedMean
-from holdfast.aggregation.kernels import coordinate
+from holdfast.aggregation.kernels import coordinate, order_code
 from holdfast.aggregation.kernels.networks import middle_ranks
 from measure import (
     byzfl_aggregators,
@@ -92,7 +92,7 @@ def measure(rule: str, n: int, d: int) -> dict[str, Any]:
         "d": d,
         "ns_rule": 1e9 * ours["rule"] / d,
         "ns_kernel": 1e9 * ours["kernel"] / d,
-        "operations": coordinate.reduction_network(n, lo, hi, False).operations,
+        "operations": order_code.reduction_network(n, lo, hi, False).operations,
         "ns_peers": {name: 1e9 * times[name] / columns if name in times else None for name in peers},
         "error": float(np.abs(few_ours[:1000] - reference).max()),
     }

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.aggregation import Median, TrimmedMean
-from holdfast.aggregation.calling import Given, gather
+from holdfast.aggregation.plans import Given, gather
 from holdfast.aggregation.screening import screen
 from holdfast.aggregation.stacking import MemoryRows
 from tests.rules_under_test import any_rule, ident, rules
@@ -108,12 +108,12 @@ def test_mixed_precision_lists_give_the_wider() -> None:
 
 @pytest.mark.parametrize("rule", rules(1), ids=ident)
 def test_blocks_do_not_change_the_result(rule: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from holdfast.aggregation import calling, distance, mixing, similarity, stacking
+    from holdfast.aggregation import distance, mixing, plans, similarity, stacking
 
     rows = np.random.default_rng(1).normal(size=(13, 1000)).astype(np.float32)
     rows[5, 700] = np.nan  # repaired rows are read in blocks
     expected = rule.aggregate(rows)
-    for module in (stacking, calling, distance, mixing, similarity):
+    for module in (stacking, plans, distance, mixing, similarity):
         monkeypatch.setattr(module, "block_columns", lambda _: 96)
     monkeypatch.setattr("holdfast.aggregation.screening.block_columns", lambda _: 96)
     blocked = rule.aggregate(rows)

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from holdfast.aggregation import columns
-from holdfast.aggregation.calling import Given, Plan, Rule
+from holdfast.aggregation.calling import Rule
 from holdfast.aggregation.parameters import check_count, check_number
+from holdfast.aggregation.plans import Given, Plan
+from holdfast.aggregation.screening import squares_of
 from holdfast.aggregation.stacking import Block, Rows
 
 
@@ -83,15 +85,19 @@ class Median(Rule):
     Definition 1.
     """
 
+    coordinate_wise = vouches = True
+
     def min_clients(self) -> int:
         """One; the median of one row is the row."""
         return 1
 
     def plan(self, rows: Rows, given: Given) -> Plan:
         """Take the middle of each column."""
-        middle = (rows.n - 1) // 2
+        middle, squares = (rows.n - 1) // 2, squares_of(rows)
         return Plan(
-            lambda _, block: columns.median(block), tally=lambda _, block: _window_tally(block, middle), apart=True
+            lambda _, block: columns.median(block, squares=squares),
+            tally=lambda _, block: _window_tally(block, middle),
+            apart=True,
         )
 
 
@@ -124,6 +130,7 @@ class TrimmedMean(Rule):
     Definition 2.
     """
 
+    coordinate_wise = vouches = True
     f: int
 
     def __post_init__(self) -> None:
@@ -135,8 +142,9 @@ class TrimmedMean(Rule):
 
     def plan(self, rows: Rows, given: Given) -> Plan:
         """Average the middle of each column."""
+        squares = squares_of(rows)
         return Plan(
-            lambda _, block: columns.trimmed_mean(block, self.f),
+            lambda _, block: columns.trimmed_mean(block, self.f, squares=squares),
             tally=lambda _, block: _window_tally(block, self.f),
             apart=True,
         )
@@ -170,6 +178,7 @@ class MeanAroundMedian(Rule):
     Paper: Xie, Koyejo and Gupta, "Generalized Byzantine-tolerant SGD", 2018 (arXiv 1802.10116), Definition 8.
     """
 
+    coordinate_wise = vouches = True
     f: int
 
     def __post_init__(self) -> None:
@@ -181,8 +190,9 @@ class MeanAroundMedian(Rule):
 
     def plan(self, rows: Rows, given: Given) -> Plan:
         """Average around the middle of each column."""
+        squares = squares_of(rows)
         return Plan(
-            lambda _, block: columns.mean_around_median(block, self.f),
+            lambda _, block: columns.mean_around_median(block, self.f, squares=squares),
             tally=lambda _, block: around_median_tally(block, self.f),
             apart=True,
         )

@@ -8,69 +8,29 @@ one block, whether the rows lie in an array, on a GPU or in files larger than me
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from holdfast.aggregation.screening import Screened, like, screen
-from holdfast.aggregation.stacking import Block, MemoryRows, Rows, Stacked, block_columns, is_tensor, stack
+from holdfast.aggregation.federations import aggregate_each
+from holdfast.aggregation.plans import Given, Plan
+from holdfast.aggregation.screening import Screened, like
+from holdfast.aggregation.stacking import Block, Rows, Stacked, is_tensor, stack
 from holdfast.types import Aggregate, DataError, ThreatModelError
-
-Columns = Callable[[slice, Block], Block]
-"""`(where, block [n, c]) -> [c]`: the value of the columns `where`."""
-
-
-@dataclass(frozen=True)
-class Given:
-    """What comes with the rows of one federation.
-
-    Attributes:
-        state: what the rule returned last round.
-        weights: `[n]` reported weights (sample counts), finite and non-negative, or None.
-        reference: `[d]`, the last global model or update, or None; read in slices, never copied whole.
-        clients: `[n]` ids that stay with a client between rounds.
-        layout: slices of `d` that are layers.
-        keep_state: whether the state for the next round is wanted (it may be as large as the updates).
-    """
-
-    state: Any = None
-    weights: np.ndarray[Any, Any] | None = None
-    reference: Any = None
-    clients: Sequence[Hashable] = ()
-    layout: Sequence[slice] | None = None
-    keep_state: bool = True
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How one federation becomes one vector.
-
-    Attributes:
-        columns: the value of a block of columns.
-        influence: `[n]`, each client's share in the value, where planning already knows it.
-        linear: the value is exactly `influence @ rows`, so a wrapper may fold its own weights in.
-        tally: `(where, block) -> [n]`, each row's share summed over the block's columns, for rules whose influence
-            takes another look at the data; the mean over the d columns is the influence.
-        apart: `columns` also takes a list of n vectors for its block.
-        narrow: `columns` copies its block, so it is handed blocks of a few megabytes only.
-        state: what the rule needs next round.
-        diagnostics: what else it measured.
-    """
-
-    columns: Columns
-    influence: np.ndarray[Any, Any] | None = None
-    linear: bool = False
-    tally: Callable[[slice, Block], np.ndarray[Any, Any]] | None = None
-    apart: bool = False
-    narrow: bool = False
-    state: Any = None
-    diagnostics: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Rule:
-    """What every rule inherits: the call. Subclasses are frozen dataclasses with `min_clients` and `plan`."""
+    """What every rule inherits: the call. Subclasses are frozen dataclasses with `min_clients` and `plan`.
+
+    A rule is `coordinate_wise` if its plan reads nothing and its columns treat every column alone, wherever it stands:
+    many small federations are then computed at once. If besides it is about as fast as memory, and all values it reads
+    go through kernels that add the squares to `squares_of(rows)`, it `vouches`: a clean federation is then read once
+    instead of twice.
+    """
+
+    coordinate_wise = False
+    vouches = False
 
     def min_clients(self) -> int:
         """The fewest clients the rule's theory allows."""
@@ -84,8 +44,9 @@ class Rule:
         """The aggregate alone: `[..., d]`, of the kind, dtype and device of the input."""
         stacked = stack(updates)
         require_clients(self, stacked.federations[0].n if stacked.federations else self.min_clients())
-        values = [_one(self, rows, Given(keep_state=False), None, False).value for rows in stacked.federations]
-        return stacked.give_back(values)
+        givens = [Given(keep_state=False)] * len(stacked.federations)
+        parts = aggregate_each(self, stacked.federations, givens, verdict=False)
+        return stacked.give_back([part.value for part in parts])
 
     def aggregate(
         self,
@@ -121,13 +82,8 @@ class Rule:
         stacked = stack(updates)
         n = stacked.federations[0].n if stacked.federations else self.min_clients()
         require_clients(self, n)
-        parts = [
-            _one(self, rows, given, faults, True)
-            for rows, given in zip(
-                stacked.federations, _givens(stacked, state, weights, layout, reference, clients), strict=True
-            )
-        ]
-        return _joined(stacked, parts)
+        givens = _givens(stacked, state, weights, layout, reference, clients)
+        return _joined(stacked, aggregate_each(self, stacked.federations, givens, faults=faults, verdict=True))
 
 
 def require_clients(rule: Rule, n: int) -> None:
@@ -137,43 +93,6 @@ def require_clients(rule: Rule, n: int) -> None:
         f = getattr(rule, "f", None)
         against = "" if f is None else f" against f = {f} malicious ones"
         raise ThreatModelError(f"{rule!r} needs n >= {needed} clients{against}, got n = {n}")
-
-
-def gather(plan: Plan, rows: Rows) -> Block:
-    """Run a plan over all blocks: `[d]`."""
-    value: Any = None
-    for where, block in rows.blocks(block_columns(rows) if plan.narrow else None, stacked=not plan.apart):
-        part = plan.columns(where, block)
-        if where.start == 0:
-            if where.stop == rows.d:
-                return part
-            value = part.new_empty(rows.d) if is_tensor(part) else np.empty(rows.d, dtype=part.dtype)
-        value[where] = part
-    return np.empty(0, dtype=rows.dtype) if value is None else value
-
-
-def influence_of(plan: Plan, rows: Rows) -> np.ndarray[Any, Any] | None:
-    """Each client's share in the value, `[n]`, if the rule can say."""
-    if plan.influence is not None or plan.tally is None:
-        return plan.influence
-    total = np.zeros(rows.n)
-    for where, block in rows.blocks(block_columns(rows)):
-        total += plan.tally(where, block)
-    return total / max(rows.d, 1)
-
-
-def _one(rule: Rule, rows: Rows, given: Given, faults: Mapping[int, str] | None, verdict: bool) -> Aggregate:
-    """One federation, from rows to result; `client_weights` only on demand."""
-    missing = {}
-    if isinstance(rows, MemoryRows) and isinstance(rows.source, list):
-        missing = {i: "no update came" for i, row in enumerate(rows.source) if row is None}
-    with np.errstate(over="ignore", under="ignore"):
-        screened = screen(rows, reference=given.reference, faults={**missing, **(faults or {})})
-        plan = rule.plan(screened, given)
-        value = gather(plan, screened)
-        influence = influence_of(plan, screened) if verdict else None
-    diagnostics = {**plan.diagnostics, "replaced": dict(screened.reasons)}
-    return Aggregate(value, influence, screened.bad, plan.state, diagnostics)
 
 
 def _joined(stacked: Stacked, parts: Sequence[Aggregate]) -> Aggregate:

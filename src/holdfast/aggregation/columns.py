@@ -6,6 +6,9 @@ Weights and matrices over clients are small float64 arrays everywhere; only the 
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -25,13 +28,26 @@ ROUNDING = 64
 """Values this many units of rounding apart count as equal where influence is shared out."""
 
 
-def one_blas_thread() -> Any:
+_limited = threading.local()
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
     """Keep BLAS to one thread while inside.
 
     Its own threads spin while they wait: on a busy machine, our products of a few rows took 14 times as long with two
-    of them. Blocks run on the kernels' own pool instead.
+    of them. Blocks run on the kernels' own pool instead. Asking for it takes as long as a median of a thousand numbers,
+    so who is inside already is not made to ask again.
     """
-    return _blas().limit(limits=1, user_api="blas")
+    if getattr(_limited, "inside", False):
+        yield
+        return
+    _limited.inside = True
+    try:
+        with _blas().limit(limits=1, user_api="blas"):
+            yield
+    finally:
+        _limited.inside = False
 
 
 @lru_cache(maxsize=1)
@@ -39,10 +55,10 @@ def _blas() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def mean_around_median(block: Block, f: int) -> Block:
+def mean_around_median(block: Block, f: int, *, squares: kernels.Squares | None = None) -> Block:
     """Coordinate-wise mean of the n - f values closest to the median, `[c]`; any f < n."""
     if 2 * f <= len(block):
-        return kernels.mean_around_median(block, f)
+        return kernels.mean_around_median(block, f, squares=squares)
     return _few_around_median(block, len(block) - f)
 
 

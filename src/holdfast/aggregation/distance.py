@@ -14,8 +14,9 @@ import numpy as np
 
 from holdfast.aggregation import columns
 from holdfast.aggregation.averaging import around_median_tally, weighted_mean
-from holdfast.aggregation.calling import Given, Plan, Rule, reference_block
+from holdfast.aggregation.calling import Rule, reference_block
 from holdfast.aggregation.parameters import check_count, check_flag
+from holdfast.aggregation.plans import Given, Plan
 from holdfast.aggregation.screening import square_sums
 from holdfast.aggregation.stacking import Block, Rows, block_columns
 

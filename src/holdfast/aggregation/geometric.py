@@ -13,9 +13,10 @@ import numpy as np
 
 from holdfast.aggregation import columns
 from holdfast.aggregation.averaging import capped_shares, weighted_mean
-from holdfast.aggregation.calling import Given, Plan, Rule, reference_block
+from holdfast.aggregation.calling import Rule, reference_block
 from holdfast.aggregation.distance import Matrix, median_gram, reference_gram
 from holdfast.aggregation.parameters import check_choice, check_count, check_flag, check_number
+from holdfast.aggregation.plans import Given, Plan
 from holdfast.aggregation.stacking import Block, Rows
 
 

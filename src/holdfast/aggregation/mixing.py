@@ -14,10 +14,11 @@ import numpy as np
 
 from holdfast.aggregation import columns
 from holdfast.aggregation.averaging import weighted_mean
-from holdfast.aggregation.calling import Given, Plan, Rule, reference_block
+from holdfast.aggregation.calling import Rule, reference_block
 from holdfast.aggregation.distance import Matrix, reference_norms, row_distances
 from holdfast.aggregation.geometric import lower_median
 from holdfast.aggregation.parameters import check_count, check_number, check_rule
+from holdfast.aggregation.plans import Given, Plan
 from holdfast.aggregation.stacking import Block, Rows, block_columns, is_tensor
 
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from holdfast.aggregation.calling import Given, Plan, Rule
+from holdfast.aggregation.calling import Rule
 from holdfast.aggregation.kernels import irls
 from holdfast.aggregation.kernels.options import Options
 from holdfast.aggregation.parameters import check_choice, check_count, check_flag, check_number
+from holdfast.aggregation.plans import Given, Plan
 from holdfast.aggregation.stacking import Block, Rows
 from holdfast.types import ConfigError
 
@@ -75,6 +76,7 @@ class RepeatedMedian(Rule):
     (1) and (2), its baseline; Siegel, "Robust regression using repeated medians", Biometrika 1982.
     """
 
+    coordinate_wise = True
     intercept: str = "hierarchical"
 
     def __post_init__(self) -> None:
@@ -114,6 +116,8 @@ class TheilSen(Rule):
     Paper: Fu et al., "Attack-Resistant Federated Learning with Residual-based Reweighting", 2019 (arXiv 1912.11464),
     appendix A.4; Sen, "Estimates of the regression coefficient based on Kendall's tau", JASA 1968.
     """
+
+    coordinate_wise = True
 
     def min_clients(self) -> int:
         """One; one or two rows give their mean."""

@@ -11,6 +11,10 @@ the dtype holds (1.8e16 in float32, 1.3e151 in float64): beyond it, sums of squa
 Below, every rule's arithmetic is finite, and an outlier is the rule's own business. The limit is relative to the
 clients' own scale in this sense: where the typical (lower median) norm of float32 rows lies outside 2^-40 .. 2^40
 (1e-12 .. 1e12), nothing about a row of 1e30 (or 1e-30) is unusual, so the whole federation is computed in float64.
+
+Reading all rows for this costs as much as a median does. So a rule whose compiled code reads every value anyway and
+adds up the squares is given the rows on trial: if the one sum proves that no row can be bad, its result stands. If
+not, for whatever reason, the result is thrown away and the screen looks at every row; it alone decides.
 """
 
 from __future__ import annotations
@@ -23,13 +27,20 @@ from typing import Any
 import numpy as np
 
 from holdfast.aggregation import columns as column_wise
-from holdfast.aggregation.stacking import Block, Rows, block_columns, is_tensor
+from holdfast.aggregation.kernels import Squares
+from holdfast.aggregation.stacking import Block, MemoryRows, Rows, block_columns, is_tensor
 
 ORDINARY = (2.0**-40, 2.0**40)
 """Typical norms that float32 arithmetic serves well; outside, float64 does the work."""
 
 VANISHING = 1e-30
 """Sums of float32 squares below it may have lost terms to underflow."""
+
+MARGIN = 4.0
+"""A sum of squares this many times within the limits is within them, however it was rounded."""
+
+SAMPLE = 1024
+"""Columns at either end of the rows that show whether their scale is an ordinary one."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,7 @@ class Screened:
         reasons: why, per replaced row.
         dtype: float32 or float64, what the blocks hold.
         reference: `[d]` (anything that can be sliced), which stands in when no row is left; None means zeros.
+        squares: of rows on trial, where the rule adds up the squares of all it reads.
     """
 
     rows: Rows
@@ -49,6 +61,7 @@ class Screened:
     reasons: Mapping[int, str]
     dtype: np.dtype[Any]
     reference: Any = None
+    squares: Squares | None = None
 
     @property
     def n(self) -> int:
@@ -130,6 +143,53 @@ def screen(rows: Rows, *, reference: Any = None, faults: Mapping[int, str] | Non
     bad = np.zeros(rows.n, dtype=bool)
     bad[list(reasons)] = True
     return Screened(rows, bad, dict(sorted(reasons.items())), dtype, reference)
+
+
+def on_trial(rows: Rows) -> Screened | None:
+    """The rows as if none were bad, for a rule that vouches; None where that is of no use.
+
+    It is of no use for short rows and off the host, and where a sample shows a bad row already or does not show that
+    the typical row is of an ordinary size: the sum of all squares bounds the largest norm, not the smallest.
+    """
+    if not isinstance(rows, MemoryRows) or rows.d < 8 * SAMPLE or rows.on_device:
+        return None
+    with np.errstate(all="ignore"):
+        sums = square_sums(rows.read(slice(0, SAMPLE))) + square_sums(rows.read(slice(rows.d - SAMPLE, rows.d)))
+    if not surely_clean(sums, rows.dtype):
+        return None
+    return Screened(rows, np.zeros(rows.n, dtype=bool), {}, rows.dtype, squares=Squares())
+
+
+def vouched(trial: Screened) -> bool:
+    """Whether the sum of the squares of all values proves that the screen would find nothing wrong.
+
+    No row's norm exceeds the root of the sum; that it is finite says that every value is.
+    """
+    squares = trial.squares
+    return squares is not None and squares.values >= trial.n * trial.d and squares.total <= _largest_sum(trial.dtype)
+
+
+def surely_clean(squares: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """Whether the screen passes rows of these squared norms `[..., n]` as they are, however they were rounded: `[...]`.
+
+    >>> surely_clean(np.array([[1.0, 2.0], [1.0, np.nan], [1e-30, 1e-30]]), np.dtype(np.float32))
+    array([ True, False, False])
+    """
+    clean: np.ndarray[Any, Any] = squares.sum(axis=-1, dtype=np.float64) <= _largest_sum(dtype)
+    if dtype == np.float32:
+        typical = np.sort(squares, axis=-1)[..., (squares.shape[-1] - 1) // 2]
+        clean = clean & (typical >= MARGIN * ORDINARY[0] ** 2)
+    return clean
+
+
+def _largest_sum(dtype: np.dtype[Any]) -> float:
+    norm = ORDINARY[1] if dtype == np.float32 else limit(dtype)
+    return norm * norm / MARGIN
+
+
+def squares_of(rows: Rows) -> Squares | None:
+    """Where a rule that vouches adds up the squares of all it reads: rows on trial want to know, others do not."""
+    return rows.squares if isinstance(rows, Screened) else None
 
 
 def _norms(rows: Rows) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from holdfast.aggregation.averaging import weighted_mean
-from holdfast.aggregation.calling import Given, Plan, Rule, reference_block
+from holdfast.aggregation.calling import Rule, reference_block
 from holdfast.aggregation.distance import Matrix, reference_gram
 from holdfast.aggregation.parameters import check_number
+from holdfast.aggregation.plans import Given, Plan
 from holdfast.aggregation.stacking import Block, MemoryRows, Rows, block_columns, is_tensor
 from holdfast.types import DataError
 

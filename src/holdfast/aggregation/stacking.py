@@ -84,13 +84,20 @@ class MemoryRows:
         in_place = not (apart and stacked) and _readable_in_place(self.source, self.dtype)
         for where in spans(self.d, columns or (max(self.d, 1) if in_place else block_columns(self))):
             if not in_place:
-                yield where, self._converted(where)
+                yield where, self.read(where)
             elif apart:
                 yield where, [row[where] for row in self.source]
             else:
                 yield where, self.source[:, where]
 
-    def _converted(self, where: slice) -> Block:
+    @property
+    def on_device(self) -> bool:
+        """Whether blocks are tensors."""
+        sample = next(row for row in self.source if row is not None) if isinstance(self.source, list) else self.source
+        return is_tensor(sample) and (sample.device.type != "cpu" or _readable_in_place(self.source, self.dtype))
+
+    def read(self, where: slice) -> Block:
+        """A copy of some columns, converted to the dtype."""
         if is_tensor(self.source):
             part = self.source[:, where].to(_torch_dtype(self.dtype))
             return part.numpy() if part.device.type == "cpu" else part
@@ -119,7 +126,7 @@ class Stacked:
         value_dtype: the dtype of the result (the input's; float64 for integers and plain numbers).
     """
 
-    federations: tuple[Rows, ...]
+    federations: tuple[MemoryRows, ...]
     batch: tuple[int, ...]
     tensor: Any
     value_dtype: Any

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from holdfast.aggregation.calling import Given, checked_weights, influence_of, require_clients
+from holdfast.aggregation.calling import checked_weights, require_clients
 from holdfast.aggregation.model_files import READ_ERRORS, Cursor, ModelFile, stored_dtype, written
 from holdfast.aggregation.models import Array, Entry, Layout, is_variance, merge_buffers, variance_floor
+from holdfast.aggregation.plans import Given, influence_of
 from holdfast.aggregation.screening import screen
 from holdfast.aggregation.stacking import block_columns, spans
 from holdfast.types import Aggregate, DataError

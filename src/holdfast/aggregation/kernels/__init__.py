@@ -2,7 +2,8 @@
 
 Every function takes an array `[n, d]`, a sequence of n arrays `[d]`, or a tensor `[..., n, d]` on any device, and
 gives back the same kind. Inputs are free of NaN and of absurd magnitudes (the screen comes first) and are never
-changed. torch is imported only where there are tensors.
+changed. torch is imported only where there are tensors. Where a function takes `squares`, it adds the squares of all
+it reads to it; for arrays only.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from types import ModuleType
 from typing import Any
 
 from holdfast.aggregation.kernels import coordinate, gram
+from holdfast.aggregation.kernels.coordinate import Squares
 
 __all__ = [
+    "Squares",
     "centered_gram",
     "column_sort",
     "mean_around_median",
@@ -34,24 +37,28 @@ def _twin(rows: Any, module: ModuleType) -> ModuleType:
     return tensors
 
 
+def _counted(squares: Squares | None) -> dict[str, Squares]:
+    return {} if squares is None else {"squares": squares}
+
+
 def order_statistics_mean(rows: Any, lo: int, hi: int) -> Any:
     """Mean of the sorted values of rank lo..hi-1, per coordinate: `[..., d]`."""
     return _twin(rows, coordinate).order_statistics_mean(rows, lo, hi)
 
 
-def median(rows: Any) -> Any:
+def median(rows: Any, *, squares: Squares | None = None) -> Any:
     """Coordinate-wise median; the mean of the two middle values for an even number of clients: `[..., d]`."""
-    return _twin(rows, coordinate).median(rows)
+    return _twin(rows, coordinate).median(rows, **_counted(squares))
 
 
-def trimmed_mean(rows: Any, f: int) -> Any:
+def trimmed_mean(rows: Any, f: int, *, squares: Squares | None = None) -> Any:
     """Coordinate-wise mean without the f smallest and the f largest values; needs 2 f < n: `[..., d]`."""
-    return _twin(rows, coordinate).trimmed_mean(rows, f)
+    return _twin(rows, coordinate).trimmed_mean(rows, f, **_counted(squares))
 
 
-def mean_around_median(rows: Any, f: int) -> Any:
+def mean_around_median(rows: Any, f: int, *, squares: Squares | None = None) -> Any:
     """Coordinate-wise mean of the n - f values closest to the median (ties: the smaller); needs 2 f <= n."""
-    return _twin(rows, coordinate).mean_around_median(rows, f)
+    return _twin(rows, coordinate).mean_around_median(rows, f, **_counted(squares))
 
 
 def column_sort(rows: Any) -> Any:

@@ -35,7 +35,8 @@ def for_chunks(
 ) -> None:
     """Call `task(index, begin, end)` for every chunk of `range(d)`; `ns` is a guess of the total time."""
     count = -(-d // chunk)
-    threads = default_threads() if threads is None else threads
+    if threads is None:
+        threads = default_threads() if count > 1 and ns >= POOL_PAYS_NS else 1
     if count < 2 or threads < 2 or ns < POOL_PAYS_NS:
         for c in range(count):
             task(c, c * chunk, min(d, (c + 1) * chunk))

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.aggregation import columns as column_wise
-from holdfast.aggregation.calling import Given, Plan, Rule, _givens, reference_block
+from holdfast.aggregation.calling import Rule, _givens, reference_block
 from holdfast.aggregation.parameters import check_choice, check_count, check_flag, check_number
+from holdfast.aggregation.plans import Given, Plan
 from holdfast.aggregation.romoa.factors import Scoring, Sided, Units, capped, clip_factors, shares
 from holdfast.aggregation.romoa.measures import pieces
 from holdfast.aggregation.romoa.state import layer_bounds, layer_of
