@@ -13,6 +13,7 @@ from holdfast.experiments.certify import certify_run
 from holdfast.experiments.examples import ExamplesConfig, load_examples
 from holdfast.experiments.recertify import recertify_run
 from holdfast.report.wording import headline
+from holdfast.training.weights import read_weights
 from holdfast.types import DataError
 
 SMALL = {"classes": ("1", "7", "3"), "models": 40, "steps": 20, "long_steps": 50, "expand": 64, "test_inputs": 60}
@@ -160,6 +161,7 @@ def test_trusted_data_from_a_file(tmp_path):
         (("--size", "0"), "size = 0"),
         (("--scheme", "binomial", "--p", "0"), "p = 0.0 must lie strictly between 0 and 1"),
         (("--scheme", "binomial", "--p", "1"), "p = 1.0 must lie strictly between 0 and 1"),
+        (("--scheme", "binomial", "--p", "nan"), "p = nan must lie strictly between 0 and 1"),
         (("--scheme", "binomial"), "needs p, a constant fixed before the data were seen"),
         (("--scheme", "binomial", "--p", "0.1", "--size", "9"), "size = 9 does not go with scheme binomial"),
         (("--p", "0.1"), "p = 0.1 is for scheme binomial only"),
@@ -190,6 +192,34 @@ def test_bad_input_is_one_sentence_and_exit_code_2(here, tmp_path, arguments, wo
     assert len(err.strip().splitlines()) == 1
     assert "Traceback" not in err + out
     assert not (tmp_path / "run").exists()
+
+
+def test_trusted_examples_that_are_also_untrusted_are_refused(here, tmp_path):
+    rng = np.random.default_rng(1)
+    x, y = rng.random((60, 4), dtype=np.float32), np.arange(60) % 2
+    x[55], y[55] = x[3], y[3]  # a copy of row 3 of the training rows, whatever the split does with it
+    both = {"x": x[:50], "y": y[:50], "x_test": x[50:55], "y_test": y[50:55]}
+    np.savez(tmp_path / "ours.npz", **both)
+    np.savez(tmp_path / "mine.npz", x=x[55:], y=y[55:], x_test=x[50:55], y_test=y[50:55])
+    told = ("certify-data", "--data", tmp_path / "ours.npz", "--trusted-data", tmp_path / "mine.npz")
+    code, out, err = here(*told, "--out", tmp_path / "run")
+    assert code == 2, err
+    assert "is also in the untrusted part, as row 3" in err
+    assert len(err.strip().splitlines()) == 1
+    assert "Traceback" not in err + out
+    assert not (tmp_path / "run").exists()
+
+
+def test_selections_of_one_example_train_vote_and_certify(tmp_path):
+    # Every selection has a single class, or (p = 0.002) about half of them are empty: no NaN, honest certificates.
+    for name, options in {"one": {"size": 1}, "none": {"scheme": "binomial", "p": 0.002}}.items():
+        result = run(tmp_path / name, **options)
+        assert result.votes.votes.max() <= 2
+        for certificate in result.certificates:
+            assert ((certificate.radius >= -1) & (certificate.radius <= result.votes.design.n)).all()
+        weights = [read_weights(path)[0] for path in (tmp_path / name / "models").iterdir()]
+        assert len(weights) == SMALL["models"]
+        assert all(tensor.isfinite().all() for tensors in weights for tensor in tensors.values())
 
 
 def test_resume_compares_what_is_given(here, finished):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from holdfast.training import FedAvg, make_trainer, model_factory
 from holdfast.training.selection import balanced_rows, expanded_size, selection_rows, sgd
@@ -79,7 +80,14 @@ def images():
     return x, y
 
 
-@pytest.mark.parametrize(("model", "engine"), [("lenet", "compiled"), ("logistic", "torch")])
+def normalized():
+    """Batch normalization, whose variance is zero on a selection of one example."""
+    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(200, 2))
+
+
+@pytest.mark.parametrize(
+    ("model", "engine"), [("lenet", "compiled"), ("logistic", "torch"), (f"{__name__}:normalized", "torch")]
+)
 def test_empty_and_one_class_selections_train_and_vote(images, model, engine):
     x, y = images
     rows = selection_rows(SELECTIONS, y, least=32, seed=1)

@@ -70,12 +70,10 @@ def reproduce_selection(
     )
     figure_6, phases = _figure6(runs)
     plots = [*figure2(), *_figure4(runs), *_figure5(runs), *figure_6]
-    rows = _accuracies(runs)
     tables = [
         comparison_table("Published numbers beside ours", [*formulas(), *_measured(runs)]),
         delta_table(),
-        *([rows] if rows is not None else []),
-        *([phases] if phases is not None else []),
+        *(table for table in (_accuracies(runs), phases, _times(runs)) if table is not None),
     ]
     return Reproduction.write(runs.out, scale_name, tables, plots)
 
@@ -303,6 +301,23 @@ def _accuracies(runs: Runs[Scale]) -> Table | None:
         "the model on trusted data alone is certified for every rho",
     )
     return Table("Figure 4 in numbers", columns, tuple(rows), tuple(values), notes)
+
+
+def _times(runs: Runs[Scale]) -> Table | None:
+    """What every run took."""
+    rows, values = [], []
+    for arm in filter(runs.has, runs.arms):
+        told = runs.manifest(arm)
+        cpu, memory = told["timings"]["training, this session, CPU"], told["peak_memory_mib"]
+        models, inputs = told["design"]["models"], told["data"]["n_test"]
+        steps = told["config"]["steps"]
+        rows.append((arm, f"{models:,}", str(steps), f"{inputs:,}", f"{cpu:.0f}", f"{memory or 0:,.0f}"))
+        values.append((arm, models, steps, inputs, cpu, memory))
+    if not rows:
+        return None
+    columns = ("run", "models", "steps of each", "inputs", "CPU-seconds", "peak MiB")
+    notes = ("Training and voting in the session that finished the run, the models beside the ensemble included.",)
+    return Table("What the runs took", columns, tuple(rows), tuple(values), notes)
 
 
 def _measured(runs: Runs[Scale]) -> list[Comparison]:

@@ -12,7 +12,7 @@ from rich.console import Console
 from holdfast.ensemble import Votes
 from holdfast.experiments.certify import certify_run
 from holdfast.experiments.events import Events
-from holdfast.experiments.run import write_json
+from holdfast.experiments.run import Run, write_json
 from holdfast.experiments.study import StudyConfig
 from holdfast.report import CertifyReport, LinePlot, Table, show
 from holdfast.report.figures import line_figure, save_figure
@@ -122,3 +122,7 @@ class Runs(Generic[S]):
             self._votes[name], self.reports[name] = result.votes, result.content
         votes = self._votes[name]
         return votes if models is None or models == votes.n_models else votes.prefix(models)
+
+    def manifest(self, name: str) -> dict[str, Any]:
+        """What the folder of a run says about it, its time and memory included."""
+        return Run(self.out / "runs" / name).manifest()
