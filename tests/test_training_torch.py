@@ -95,11 +95,12 @@ def test_equals_plain_loops(name, stack_size):
 
 # A bias below a batch normalization has no gradient but rounding, of which Adam's steps have the sign.
 @pytest.mark.parametrize("name", [name for name in CASES if name != "batch-norm"])
-def test_adam_equals_plain_loops(name):
+@pytest.mark.parametrize("stack_size", [None, 1])
+def test_adam_equals_plain_loops(name, stack_size):
     """`torch.optim.Adam`, made anew by every client in every round."""
     factory, shape, way = CASES[name]
     fedavg = FedAvg(rounds=2, lr=0.02, local_steps=3, batch_size=8, optimizer="adam")
-    trainer, (x, y, rows) = trainer_for(factory, shape, fedavg=fedavg)
+    trainer, (x, y, rows) = trainer_for(factory, shape, fedavg=fedavg, stack_size=stack_size)
     assert type(trainer._local) is (Stacked if way is Dense else way)
     start = trainer.init(IDS)
     plain = plain_fedavg(factory, x, y, rows, fedavg, seed=11, params=start, model_ids=IDS, members=MEMBERS)

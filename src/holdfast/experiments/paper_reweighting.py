@@ -290,7 +290,7 @@ def _tables(data_dir: str | None, reviews: str, loan: str, *, full: bool) -> dic
             texts,
             RULES,
             ({"name": "all-label-flip", "effort": 2.0, "label": "all-label-flip"},),
-            (0, 1, 2, 3, 4) if full else (0, 2, 4),
+            (0, 1, 2, 3, 4) if full else (0, 4),
             seeds if full else (0,),
         ),
         "reviews-blended": Experiment(

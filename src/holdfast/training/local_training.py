@@ -42,10 +42,10 @@ class LocalTraining(Protocol):
 
 
 class Descent(Protocol):
-    """Moves a tensor of weights by its gradient, in place; made anew for every client and round."""
+    """Moves a tensor of weights by its gradient, in place, step after step; made anew for every client and round."""
 
-    def __call__(self, name: str, step: int, weights: torch.Tensor, gradient: torch.Tensor) -> None:
-        """The move of the tensor `name` in step `step`, counted from 0."""
+    def __call__(self, name: str, weights: torch.Tensor, gradient: torch.Tensor) -> None:
+        """The next move of the tensor `name`."""
         ...
 
 
@@ -55,32 +55,26 @@ class Sgd:
     def __init__(self, lr: float) -> None:
         self.lr = lr
 
-    def __call__(self, name: str, step: int, weights: torch.Tensor, gradient: torch.Tensor) -> None:
+    def __call__(self, name: str, weights: torch.Tensor, gradient: torch.Tensor) -> None:
         """One move."""
         weights.add_(gradient, alpha=-self.lr)
 
 
 class Adam:
-    r"""Adam (Kingma and Ba 2015, Algorithm 1): $w \leftarrow w - \eta\, \hat m / (\sqrt{\hat v} + \epsilon)$.
-
-    Both moments start at zero, so a client keeps nothing from one round to the next.
-    """
-
-    first_decay, second_decay, epsilon = 0.9, 0.999, 1e-8
+    """Adam (Kingma and Ba 2015) as `torch.optim` has it; a client keeps no moments from one round to the next."""
 
     def __init__(self, lr: float) -> None:
         self.lr = lr
-        self._moments: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._optimizers: dict[str, torch.optim.Adam] = {}
 
-    def __call__(self, name: str, step: int, weights: torch.Tensor, gradient: torch.Tensor) -> None:
+    def __call__(self, name: str, weights: torch.Tensor, gradient: torch.Tensor) -> None:
         """One move."""
-        if name not in self._moments:
-            self._moments[name] = torch.zeros_like(gradient), torch.zeros_like(gradient)
-        first, second = self._moments[name]
-        first.lerp_(gradient, 1 - self.first_decay)
-        second.mul_(self.second_decay).addcmul_(gradient, gradient, value=1 - self.second_decay)
-        spread = (second / (1 - self.second_decay ** (step + 1))).sqrt_().add_(self.epsilon)
-        weights.addcdiv_(first, spread, value=-self.lr / (1 - self.first_decay ** (step + 1)))
+        if name not in self._optimizers:
+            # Fused is five times faster, but heeds no strides: it would move the weights of other stacked clients.
+            self._optimizers[name] = torch.optim.Adam([weights], lr=self.lr, fused=weights.is_contiguous())
+        weights.grad = gradient.contiguous()
+        self._optimizers[name].step()
+        weights.grad = None
 
 
 DESCENTS: Mapping[str, Callable[[float], Descent]] = MappingProxyType({"sgd": Sgd, "adam": Adam})
@@ -134,7 +128,7 @@ class Stacked(_Problem):
         for step in range(rows.shape[1]):
             gradients, state = self.gradients(trained, fixed, self.x[rows[:, step]], self.y[rows[:, step]])
             for name, gradient in gradients.items():
-                descend(name, step, trained[name], gradient)
+                descend(name, trained[name], gradient)
             for name, value in state.items():
                 fixed[name].copy_(value)
 
@@ -231,15 +225,15 @@ class OneByOne(_Problem):
                 for step, batch in enumerate(rows[client]):
                     if seeds is not None:
                         reseed(seeds[client][step], stack.device)
-                    self._step(descend, step, trainable, batch)
+                    self._step(descend, trainable, batch)
 
-    def _step(self, descend: Descent, step: int, trainable: dict[str, torch.Tensor], batch: torch.Tensor) -> None:
+    def _step(self, descend: Descent, trainable: dict[str, torch.Tensor], batch: torch.Tensor) -> None:
         loss = nn.functional.cross_entropy(self.module(self.x[batch]), self.y[batch])
         gradients = torch.autograd.grad(loss, [*trainable.values()], allow_unused=True)
         with torch.no_grad():
             for (name, parameter), gradient in zip(trainable.items(), gradients, strict=True):
                 if gradient is not None:
-                    descend(name, step, parameter, gradient)
+                    descend(name, parameter, gradient)
 
 
 def choose(
