@@ -16,6 +16,8 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import logging
+import time
+import tracemalloc
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +28,8 @@ from flwr.serverapp import strategy as stock
 from flwr.supercore.task_identity import TaskIdentity
 
 from holdfast.aggregation import RULES, make
-from holdfast.flower import RobustStrategy
+from holdfast.flower import RobustStrategy, encode_path
+from holdfast.flower.decoding import encode
 from measure import contest, machine, save
 
 LAYERS = {
@@ -48,6 +51,9 @@ COORDINATE_WISE = (
     "residual-reweighting",
 )
 OTHERS = ("mean", "krum", "multi-krum", "geometric-median", "foolsgold", "centered-clipping", "romoa")
+TAU = 4
+"""Local steps between Romoa's syncs."""
+
 SHORTEST_ROUND = 6.0
 """Seconds: one real SuperNode on an idle machine, nearly all of it Flower starting a process and polling."""
 
@@ -79,6 +85,42 @@ def contender(strategy: Any, start: ArrayRecord, models: list[ArrayRecord]) -> C
             held[0] = arrays
 
     return one_round
+
+
+def romoa_sync(per_step: bool, start: ArrayRecord, models: list[ArrayRecord]) -> dict[str, Any]:
+    """One sync of Romoa after TAU local steps: bytes each node sends and is sent, time, and memory at its peak.
+
+    The peak is everything that is allocated from the first reply to the next model, replies included.
+    """
+    strategy = RobustStrategy(rule("romoa", 0), local_steps=TAU, per_step=per_step)
+    grid: Any = SimpleNamespace(get_node_ids=lambda: range(1, len(models) + 1))
+    plain = [{name: array.numpy() for name, array in record.items()} for record in models]
+    measured: dict[str, Any] = {"messages": TAU if per_step else 1, "up": 0, "down": 0, "seconds": 0.0, "peak": 0}
+    for turn in range(4):  # the first compiles; the last is under the eyes of tracemalloc, which takes time
+        if turn == 3:
+            tracemalloc.start()
+        took, sent, received = 0.0, 0, 0
+        for step in range(1, measured["messages"] + 1):
+            messages = strategy.configure_train(turn * measured["messages"] + step, start, ConfigRecord(), grid)
+            received += payload(next(iter(messages)))
+            made = [encode(m) if per_step else encode_path([m] * TAU) for m in plain]
+            replies = replies_to(messages, made)
+            sent += payload(replies[0])
+            began = time.process_time()
+            start = strategy.aggregate_train(turn * measured["messages"] + step, replies)[0]
+            took += time.process_time() - began
+            del made, replies
+        measured |= {"up": sent, "down": received}
+        if turn in (1, 2):
+            measured["seconds"] = took if turn == 1 else min(took, measured["seconds"])
+    measured["peak"] = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return {"way": "per step" if per_step else "path", **measured}
+
+
+def payload(message: Message) -> int:
+    """Bytes of the arrays of a message."""
+    return sum(len(array.data) for record in message.content.array_records.values() for array in record.values())
 
 
 def rule(name: str, f: int) -> Any:
@@ -114,12 +156,20 @@ def main() -> None:
         share = took / options.round_seconds
         kind = " (coordinate-wise)" if name in COORDINATE_WISE else ""
         print(f"{name + kind:42} {took:7.3f} s  {took / median:5.2f} of FedMedian  {share:6.1%} of a round")
+    ways = [romoa_sync(per_step, start, models) for per_step in (False, True)]
+    for way in ways:
+        print(
+            f"romoa, {TAU} steps per sync, {way['way']:8} {way['messages']} messages, {way['up'] / 1e6:.0f} MB up and "
+            f"{way['down'] / 1e6:.0f} MB down per node, {way['seconds']:.2f} s, peak {way['peak'] / 1e6:.0f} MB"
+        )
     if not options.quick:
         rows = [
             {"strategy": name, "seconds": took, "coordinate_wise": name in COORDINATE_WISE}
             for name, took in seconds.items()
         ]
-        print("saved", save("flower_strategy", rows, n=n, d=d, round_seconds=options.round_seconds))
+        print(
+            "saved", save("flower_strategy", rows, n=n, d=d, round_seconds=options.round_seconds, tau=TAU, romoa=ways)
+        )
 
 
 if __name__ == "__main__":

@@ -166,6 +166,44 @@ def rule_shares() -> str:
     return markdown(["rule", *(f"{found['clients']} clients" for found in results)], cells)
 
 
+def flower_cost() -> str:
+    """What a strategy costs per round on Flower, ours and Flower's."""
+    content = result("flower_strategy")
+    seconds = {row["strategy"]: row["seconds"] for row in content["rows"]}
+    median = seconds["Flower FedMedian"]
+    cells = [
+        [
+            name if name.startswith("Flower") else f"**{name}**",
+            "yes" if row["coordinate_wise"] else "",
+            f"{1000 * row['seconds']:.0f}",
+            f"{row['seconds'] / median:.2f}",
+            f"{row['seconds'] / content['round_seconds']:.1%}",
+        ]
+        for row in content["rows"]
+        for name in [row["strategy"]]
+    ]
+    share = f"of a round of {content['round_seconds']:g} s"
+    return markdown(["strategy or rule", "coordinate-wise", "ms per round", "of FedMedian", share], cells)
+
+
+def flower_romoa() -> str:
+    """Romoa's two ways over Flower."""
+    content = result("flower_strategy")
+    cells = [
+        [
+            row["way"],
+            str(row["messages"]),
+            f"{row['up'] / 1e6:.0f} MB",
+            f"{row['down'] / 1e6:.0f} MB",
+            f"{row['seconds']:.2f} s",
+            f"{row['peak'] / 1e6:.0f} MB",
+        ]
+        for row in content["romoa"]
+    ]
+    head = ["way", "messages per node", "up per node", "down per node", "strategy", "peak memory, replies included"]
+    return markdown(head, cells)
+
+
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {
         "mnist-designs": mnist_designs,
@@ -173,6 +211,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "training-speed": training_speed,
         "rules-speed": rules_speed,
     },
+    "docs/flower.md": {"flower-cost": flower_cost, "flower-romoa": flower_romoa},
     "docs/certificates.md": {"certify-speed": certify_speed, "certificates-at-scale": certificates_at_scale},
     "docs/simulate.md": {
         "digits-attacks": lambda: sweep_table("sweep_digits_attacks", success=("backdoor, m=6",)),

@@ -31,7 +31,7 @@ class Verdict:
         status: "used"; "replaced": what it sent is unusable, a neutral row stands in for it and it stays in n;
             "missing": nothing came, and it is not in n.
         reason: why it was not used, in one sentence.
-        influence: its share in the result, where the rule gives one.
+        influence: its share in the result, where the rule can say; of a replaced node, the neutral row's in its place.
     """
 
     node: int
