@@ -22,7 +22,6 @@ from flwr.serverapp import strategy as stock
 
 from holdfast.aggregation import FoolsGold, Krum, Mean, Median, TrimmedMean, make
 from holdfast.flower import RobustStrategy, SafeGrid
-from holdfast.flower.strategy import FedAvg
 from holdfast.types import ArtifactError, ConfigError, DataError, ThreatModelError
 from tests.flower_link import Link, grid_of
 from tests.flower_replies import (
@@ -219,6 +218,20 @@ def test_a_node_that_leaves_does_not_keep_the_others_waiting() -> None:
     assert len(last) == 5
 
 
+def test_when_most_nodes_are_gone_the_round_is_skipped_and_the_run_goes_on() -> None:
+    present: dict[int, Any] = {}
+
+    def last_words(message: Message) -> Message:
+        present.pop(message.metadata.dst_node_id, None)
+        return honest(message)
+
+    present.update(dict.fromkeys(NODES, last_words))
+    strategy = RobustStrategy("median", min_available_nodes=7, fraction_evaluate=0.0, wait=0.2)
+    result = strategy.start(SafeGrid(grid_of(Link(present)), poll=0.01), initial(), num_rounds=2, timeout=2)
+    assert sane(result.arrays, rounds=1)
+    assert [bool(v.skipped) for v in strategy.history] == [False, True]
+
+
 def test_too_few_nodes_is_one_sentence() -> None:
     with pytest.raises(ThreatModelError, match=r"5 nodes are needed, 3 connected within 0.1 s"):
         run(RobustStrategy(Krum(f=1), wait=0.1), dict.fromkeys((1, 2, 3), honest))
@@ -261,10 +274,10 @@ def test_a_round_in_which_nobody_answers_keeps_the_model() -> None:
 
 def test_the_arguments_of_fed_avg_are_ours() -> None:
     """Same names, same order, same defaults, after `rule`."""
-    theirs = list(inspect.signature(FedAvg.__init__).parameters.values())[1:]
+    theirs = list(inspect.signature(stock.FedAvg.__init__).parameters.values())[1:]
     ours = list(inspect.signature(RobustStrategy.__init__).parameters.values())[2:]
     assert [(p.name, p.default) for p in ours[: len(theirs)]] == [(p.name, p.default) for p in theirs]
-    their_start, our_start = (inspect.signature(c.start).parameters for c in (FedAvg, RobustStrategy))
+    their_start, our_start = (inspect.signature(c.start).parameters for c in (stock.FedAvg, RobustStrategy))
     assert [(p.name, p.default) for p in our_start.values()] == [(p.name, p.default) for p in their_start.values()]
 
 

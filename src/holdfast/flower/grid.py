@@ -214,12 +214,16 @@ def _outcome(message: Message, message_id: str | None, pulled: _Pulled | None, t
         return Outcome(node, "malformed", reason=reason, seconds=pulled.seconds)
     reply = pulled.replies[0]
     if reply.has_error():
-        reason = f"error {reply.error.code}: {plain(reply.error.reason or 'no reason given')}"
-        return Outcome(node, "error", reason=reason, seconds=pulled.seconds)
+        return Outcome(node, "error", reason=error_of(reply), seconds=pulled.seconds)
     if reply.metadata.reply_to_message_id != message_id or reply.metadata.src_node_id != node:
         reason = "the reply names another sender or another message"
         return Outcome(node, "malformed", reason=reason, seconds=pulled.seconds)
     return Outcome(node, "answered", reply, seconds=pulled.seconds)
+
+
+def error_of(reply: Message) -> str:
+    """What an error reply says, safe to print."""
+    return f"error {reply.error.code}: {plain(reply.error.reason or 'no reason given')}"
 
 
 def plain(text: object, longest: int = 200) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,9 +9,7 @@ from typing import Any
 import numpy as np
 from flwr.app import MetricRecord, RecordDict
 
-from holdfast.flower.grid import plain
-
-LOG = logging.getLogger("flwr.holdfast")
+from holdfast.flower.grid import LOG, plain
 
 MetricsFunction = Callable[[list[RecordDict], str], MetricRecord]
 

@@ -11,7 +11,6 @@ other clients' rows ("mimic", "adaptive") or need them to be of any use run in `
 from __future__ import annotations
 
 import contextlib
-import logging
 from typing import Any
 
 import numpy as np
@@ -21,9 +20,8 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 from holdfast.aggregation.models import Layout, flatten, unflatten
 from holdfast.attacks import ModelAttack, View, make
 from holdfast.flower.decoding import encode
+from holdfast.flower.grid import LOG
 from holdfast.types import ConfigError
-
-LOG = logging.getLogger("flwr.holdfast")
 
 MARK = "holdfast.red-team"
 """The record by which a poisoned reply can be known: `{"attack": ...}`. The strategy does not look at it."""

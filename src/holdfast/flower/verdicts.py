@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,10 +11,8 @@ from typing import IO, Any, Literal
 
 from flwr.app import Message
 
-from holdfast.flower.grid import Outcome
+from holdfast.flower.grid import LOG, Outcome, error_of
 from holdfast.types import ArtifactError
-
-LOG = logging.getLogger("flwr.holdfast")
 
 Status = Literal["used", "replaced", "missing"]
 STATUSES: tuple[Status, ...] = ("used", "replaced", "missing")
@@ -157,7 +154,7 @@ def sort_replies(asked: Sequence[Message], replies: Iterable[Message], outcomes:
         elif node in answers:
             faults[node] = "2 replies came to one message"
         elif reply.has_error():
-            silent[node] = f"error {reply.error.code}"
+            silent[node] = error_of(reply)
         elif reply.metadata.src_node_id != node:
             faults[node] = "the reply names another sender"
         else:
