@@ -74,7 +74,12 @@ def test_any_order_of_cells_gives_the_same_table(done, tmp_path):
 def test_the_folder_holds_result_report_and_figures(done):
     names = {path.name for path in done.out.iterdir()}
     assert {"run.json", "result.json", "report.html", "figures", "cells"} <= names
-    assert json.loads((done.out / "result.json").read_text())["tables"][0]["rows"][0]["attack"] == "no attack"
+    told = json.loads((done.out / "result.json").read_text())
+    assert told["tables"][0]["rows"][0]["attack"] == "no attack"
+    assert told["cpu_seconds"] == pytest.approx(
+        sum(json.loads(path.read_text())["cpu_seconds"] for path in (done.out / "cells").glob("*.json"))
+    )
+    assert told["cpu_seconds"] > 0
     figures = {path.name for path in (done.out / "figures").iterdir()}
     assert figures == {f"{name}.{kind}" for name in ("accuracy", "attack-1", "attack-2") for kind in ("png", "svg")}
     page = (done.out / "report.html").read_text()

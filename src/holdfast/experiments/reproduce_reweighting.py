@@ -81,6 +81,7 @@ def reproduce_reweighting(
         claims_table(chosen, sweeps),
         _numbers(_comparisons(chosen, sweeps), _shorter(chosen, sweeps)),
         *(table for found in sweeps.values() for table in found.tables()[:2]),
+        _took(sweeps),
     ]
     return Reproduction.write(Path(out), f"reweighting-{scale_name}", tables, _figures(sweeps).items())
 
@@ -105,6 +106,26 @@ def _numbers(comparisons: list[Comparison], notes: tuple[str, ...]) -> Table:
     missing = f"{len(comparisons) - len(measured)} of {len(comparisons)} published numbers are not run at this scale."
     counted = "Attack success counts test images that are of the target class already, as the paper does."
     return comparison_table("Published numbers beside ours", measured, (missing, counted, *notes))
+
+
+def _took(sweeps: dict[str, SweepResult]) -> Table:
+    """Processor time of every experiment; shared cells count in each."""
+    rows, values = [], []
+    for name, found in sweeps.items():
+        minutes = None if found.cpu_seconds is None else found.cpu_seconds / 60
+        rows.append(
+            (found.experiment.title, name, str(len(found.records)), "–" if minutes is None else f"{minutes:.1f}")
+        )
+        values.append((found.experiment.title, name, len(found.records), minutes))
+    notes = ("Cells that several experiments share count in each; – where a run was interrupted.",)
+    return Table(
+        "What the experiments took",
+        ("where", "--only", "cells", "CPU-minutes"),
+        tuple(rows),
+        tuple(values),
+        notes,
+        left=2,
+    )
 
 
 def _shorter(chosen: Scale, sweeps: dict[str, SweepResult]) -> tuple[str, ...]:

@@ -77,11 +77,13 @@ class SweepResult:
         experiment: the grid.
         records: the evaluated rounds of every cell, by (rule, attack, attackers, seed).
         out: the folder.
+        cpu_seconds: processor seconds of all cells, in whichever session; None if not all of them were measured.
     """
 
     experiment: Experiment
     records: dict[tuple[str, str, int, int], tuple[RoundRecord, ...]]
     out: Path
+    cpu_seconds: float | None = None
 
     def values(self, rule: str, row: tuple[str, int], measure: str = "accuracy") -> list[float]:
         """A measure after the last round, one number per seed that has it."""
@@ -182,6 +184,7 @@ class SweepResult:
             "out": str(self.out),
             "experiment": asdict(self.experiment),
             "versions": versions(),
+            "cpu_seconds": self.cpu_seconds,
             "tables": [table.to_json() for table in self.tables()],
         }
 
@@ -237,7 +240,8 @@ def sweep(
         events.progress("cells", len(cells) - len(waiting) + done, len(cells), left)
         _run_cell(cells[place], paths[place], engine, device, threads, inside)
     events.progress("cells", len(cells), len(cells))
-    found = SweepResult(experiment, _collect(cells, paths), folder)
+    records, seconds = _collect(cells, paths)
+    found = SweepResult(experiment, records, folder, seconds)
     _write(found)
     return found
 
@@ -290,6 +294,7 @@ def _run_cell(cell: Cell, path: Path, engine: str, device: str, threads: int | N
     """Simulate one cell; its file appears whole, and its checkpoint goes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     checkpoint = path.with_suffix(".safetensors")
+    continued, worked = checkpoint.exists(), time.process_time()
     found = simulate(cell.config, checkpoint=checkpoint, engine=engine, device=device, threads=threads, events=events)
     content = {
         "format": FORMAT,
@@ -297,22 +302,28 @@ def _run_cell(cell: Cell, path: Path, engine: str, device: str, threads: int | N
         "malicious": found.malicious,
         "engine": found.engine,
         "seconds": found.seconds,
+        "cpu_seconds": None if continued else time.process_time() - worked,
         "rounds": [replace(record, verdict=None).to_json() for record in found.records],
     }
     write_json(path, content)
     checkpoint.unlink(missing_ok=True)
 
 
-def _collect(cells: Sequence[Cell], paths: Sequence[Path]) -> dict[tuple[str, str, int, int], tuple[RoundRecord, ...]]:
-    records = {}
+def _collect(
+    cells: Sequence[Cell], paths: Sequence[Path]
+) -> tuple[dict[tuple[str, str, int, int], tuple[RoundRecord, ...]], float | None]:
+    """The rounds of every cell, and the processor seconds of all."""
+    records, seconds = {}, list[float | None]()
     for cell, path in zip(cells, paths, strict=True):
         try:
-            entries = json.loads(path.read_text(encoding="utf-8"))["rounds"]
-            found = tuple(RoundRecord.from_json(entry) for entry in entries)
+            content = json.loads(path.read_text(encoding="utf-8"))
+            found = tuple(RoundRecord.from_json(entry) for entry in content["rounds"])
         except (OSError, ValueError, KeyError, TypeError) as problem:
             raise ArtifactError(f"{path} is damaged ({problem}); delete it to run that cell again") from problem
         records[cell.rule, cell.attack, cell.attackers, cell.config.seed] = found
-    return records
+        seconds.append(content.get("cpu_seconds"))
+    known = [value for value in seconds if value is not None]
+    return records, sum(known) if len(known) == len(seconds) else None
 
 
 def _write(found: SweepResult) -> None:
