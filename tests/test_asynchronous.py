@@ -191,6 +191,7 @@ def test_settings_of_the_other_mode_do_not_count():
         (("--mode", "async", "--moving-rate", "nan"), "moving_rate (gamma)"),
         (("--mode", "async", "--local-steps", "5"), "local_steps is 5, but mode is async; tau says"),
         (("--tau", "5"), "tau is 5, but mode is fedavg; it belongs to mode async"),
+        (("--mode", "async", "--optimizer", "adam"), "optimizer is 'adam', but mode async takes single steps of sgd"),
         (("--mode", "later"), "mode must be fedavg or async, but is 'later'"),
     ],
 )

@@ -143,10 +143,56 @@ def selection(
     show(found, as_json=as_json)
 
 
+_ROMOA = """Tables 1 and 2, Figures 1, 2 and 4-8 of the Romoa paper (Mao et al., ESORICS 2021), and what it lacks.
+
+A verdict per setting of the tables (is Romoa below Krum and RFA, as printed?) and per sentence: agrees, differs, or
+not run at this scale. `cpu` has a small network and 5,000 training images; n = 200 and most of n = 100 need `paper`.
+
+Examples:
+
+    holdfast reproduce romoa --out repro
+
+    holdfast reproduce romoa --scale cpu --out repro --data-dir mnist/ --cifar-dir cifar10/
+
+    holdfast reproduce romoa --scale cpu --out repro --data-dir mnist/ --only mnist-10
+"""
+
+
+def romoa(
+    out: PaperFolder,
+    scale: Scale = "smoke",
+    data_dir: DataDir = None,
+    cifar_dir: Annotated[str | None, typer.Option(help="Folder with the official files of CIFAR-10.")] = None,
+    only: Only = None,
+    seed: Annotated[int, typer.Option(help="The first seed; repetitions count up from it.")] = 0,
+    device: PaperDevice = "cpu",
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Collect the options and run the job."""
+    from holdfast.cli.progress import Reporter
+    from holdfast.experiments.reproduce_romoa import reproduce_romoa
+
+    with Reporter(quiet=as_json) as reporter:
+        found = reproduce_romoa(
+            out,
+            scale_name=scale,
+            data_dir=data_dir,
+            cifar_dir=cifar_dir,
+            seed=seed,
+            only=tuple(only or ()),
+            device=device,
+            threads=threads,
+            events=reporter,
+        )
+    show(found, as_json=as_json)
+
+
 def register(app: typer.Typer) -> None:
     """Add the `reproduce` group."""
     group = typer.Typer(help=_HELP, no_args_is_help=True, rich_markup_mode="markdown")
     group.command(help=_ENSEMBLE)(ensemble)
     group.command(help=_REWEIGHTING)(reweighting)
     group.command(help=_SELECTION)(selection)
+    group.command(help=_ROMOA)(romoa)
     app.add_typer(group, name="reproduce")

@@ -138,6 +138,8 @@ class SimulateConfig:
             if getattr(self, name) is not None:
                 other = "it belongs to mode async" if self.mode == "fedavg" else "tau says how many steps there are"
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, but mode is {self.mode}; {other}")
+        if self.mode == "async" and self.optimizer != "sgd":
+            raise ConfigError(f"optimizer is {self.optimizer!r}, but mode async takes single steps of sgd")
         assert self.syncing is not None or self.mode == "fedavg"  # checks tau and the moving rate
 
     def steps_of(self, size: int) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from holdfast.ensemble import Votes
@@ -16,11 +17,13 @@ from holdfast.experiments.run import Run, write_json
 from holdfast.experiments.study import StudyConfig
 from holdfast.report import CertifyReport, LinePlot, Table, show
 from holdfast.report.figures import line_figure, save_figure
+from holdfast.report.ridges import RidgePlot, ridge_figure
 from holdfast.types import ConfigError
 
 ALPHA = 0.001
 NOTHING = "nothing"
 """In `only`: a run that is none, for what follows from formulas alone."""
+Plot = LinePlot | RidgePlot
 
 
 class Scale(Protocol):
@@ -49,13 +52,11 @@ class Reproduction:
 
     @classmethod
     def write(
-        cls, out: Path, scale_name: str, tables: Iterable[Table], plots: Iterable[tuple[str, LinePlot]]
+        cls, out: Path, scale_name: str, tables: Iterable[Table], plots: Iterable[tuple[str, Plot]]
     ) -> Reproduction:
         """Draw the plots under `out/figures` and leave all tables in `out/reproduction-SCALE.json`."""
         figures = [
-            path
-            for name, plot in plots
-            for path in save_figure(line_figure(plot), out / "figures" / name, overwrite=True)
+            path for name, plot in plots for path in save_figure(_drawn(plot), out / "figures" / name, overwrite=True)
         ]
         found = cls(out, tuple(tables), tuple(figures))
         write_json(out / f"reproduction-{scale_name}.json", found.to_json())
@@ -72,6 +73,10 @@ class Reproduction:
         """The tables, then where the figures are."""
         show(*self.tables, console=console)
         console.print(f"figures: {self.out / 'figures'}", markup=False, highlight=False)
+
+
+def _drawn(plot: Plot) -> Figure:
+    return ridge_figure(plot) if isinstance(plot, RidgePlot) else line_figure(plot)
 
 
 class Runs(Generic[S]):
