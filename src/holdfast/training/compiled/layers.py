@@ -50,12 +50,24 @@ def _plus(op: Any) -> Any:
 
 @njit
 def _conv_forward(mem: Any, tab: Any, op: Any, batch: Any) -> None:
+    """Row by row; where columns are skipped, pixel by pixel."""
+    pieces = 1 if op.stride_width == 1 else op.width_out
+    columns = op.width_out * batch // pieces
     for row in range(op.height_out):
-        product(
-            mem, tab, op.channels_out, op.width_out * batch, op.weight, op.weight_row, op.w_step,
-            op.x + row * op.x_row, op.x_step, op.y + row * op.y_row, op.y_plane,
-            op.taps_table, op.taps, op.length, _plus(op), op.bias,
-        )  # fmt: skip
+        for piece in range(pieces):
+            product(
+                mem, tab, op.channels_out, columns, op.weight, op.weight_row, op.w_step,
+                op.x + row * op.stride_height * op.x_row + piece * op.stride_width * batch, op.x_step,
+                op.y + row * op.y_row + piece * columns, op.y_plane,
+                op.taps_table, op.taps, op.length, _plus(op), op.bias,
+            )  # fmt: skip
+
+
+@njit
+def _taps(place: Any, outputs: Any, kernel: Any, stride: Any) -> Any:
+    """Places of a kernel that met an input's place in one direction, ascending."""
+    first = max(0, place - (outputs - 1) * stride)
+    return range(first + (place - first) % stride, min(kernel - 1, place) + 1, stride)
 
 
 @njit
@@ -71,14 +83,15 @@ def _conv_input_gradient(mem: Any, tab: Any, op: Any, batch: Any) -> None:
         down = row + op.pad_height
         for column in range(op.width):
             across = column + op.pad_width
-            first_y, last_y = max(0, down - op.height_out + 1), min(op.kernel_height - 1, down)
-            first_x, last_x = max(0, across - op.width_out + 1), min(op.kernel_width - 1, across)
-            taps = max(0, last_y - first_y + 1) * max(0, last_x - first_x + 1)
+            rows = _taps(down, op.height_out, op.kernel_height, op.stride_height)
+            columns = _taps(across, op.width_out, op.kernel_width, op.stride_width)
+            taps = len(rows) * len(columns)
             place = op.scratch_table
-            for ky in range(first_y, last_y + 1):
-                for kx in range(first_x, last_x + 1):
+            for ky in rows:
+                for kx in columns:
                     tab[place] = (ky * op.kernel_width + kx) * op.channels_out * op.channels
-                    tab[place + taps] = (down - ky) * op.gy_row + (across - kx) * batch
+                    out_row, out_column = (down - ky) // op.stride_height, (across - kx) // op.stride_width
+                    tab[place + taps] = out_row * op.gy_row + out_column * batch
                     place += 1
             product(
                 mem, tab, op.channels, batch, op.scratch, ONE, op.channels, op.gy, op.gy_plane,
@@ -91,17 +104,21 @@ def _conv_input_gradient(mem: Any, tab: Any, op: Any, batch: Any) -> None:
 def _conv_update(mem: Any, tab: Any, op: Any, batch: Any) -> None:
     lanes, _, _, most_rows, most_columns = block_sizes()
     columns = op.channels * op.kernel_height * op.kernel_width
+    pieces = 1 if op.stride_width == 1 else op.width_out
+    length = op.width_out * batch // pieces
     row_blocks = (op.channels_out + most_rows - 1) // most_rows
     column_blocks = (columns + most_columns - 1) // most_columns
     for i in range(row_blocks):
         low, high = i * op.channels_out // row_blocks, (i + 1) * op.channels_out // row_blocks
         for j in range(column_blocks):
             left, right = j * columns // column_blocks, (j + 1) * columns // column_blocks
-            correlate(
-                mem, tab, high - low, right - left, op.gy + low * op.gy_plane, op.gy_plane, op.gy_row,
-                op.x, op.columns_table + left, op.x_row, op.height_out, op.width_out * batch // lanes,
-                op.weight + low * op.weight_row + left, op.weight_row,
-            )  # fmt: skip
+            for piece in range(pieces):
+                correlate(
+                    mem, tab, high - low, right - left,
+                    op.gy + low * op.gy_plane + piece * length, op.gy_plane, op.gy_row,
+                    op.x + piece * op.stride_width * batch, op.columns_table + left, op.stride_height * op.x_row,
+                    op.height_out, length // lanes, op.weight + low * op.weight_row + left, op.weight_row,
+                )  # fmt: skip
     if op.bias >= 0:
         for out in range(op.channels_out):
             gy = op.gy + out * op.gy_plane

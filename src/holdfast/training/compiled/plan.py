@@ -20,6 +20,7 @@ LANES = 16  # batches and rows of weights are padded to whole vectors of this ma
 
 _OP_FIELDS = """
     kind channels height width channels_out height_out width_out kernel_height kernel_width pad_height pad_width
+    stride_height stride_width
     x x_plane x_row y y_plane y_row gx gx_plane gx_row gy gy_plane gy_row
     weight weight_row w_step x_step bias scratch scratch_row scratch_table rows_table columns_table
     taps_table taps length codes rectify
@@ -255,6 +256,7 @@ class Planner:
         return {
             "kind": CONV, "kernel_height": height, "kernel_width": width,
             "pad_height": layer.padding[0], "pad_width": layer.padding[1], "x": before.start,
+            "stride_height": layer.stride[0], "stride_width": layer.stride[1],
             "taps_table": self._tabulate(np.concatenate([taps_w.ravel(), taps_x.ravel()])), "taps": taps_w.size,
             "length": layer.channels if by_channel else width,
             "w_step": height * width if by_channel else 1, "x_step": before.plane if by_channel else self.batch,

@@ -16,13 +16,14 @@ _MOST_POOLED = 255  # places in a pooling window: a place is noted in one byte, 
 
 @dataclass(frozen=True)
 class Conv:
-    """A convolution of stride 1, zeros at the borders."""
+    """A convolution, zeros at the borders."""
 
     channels: int
     channels_out: int
     kernel: tuple[int, int]
     padding: tuple[int, int]
     bias: bool
+    stride: tuple[int, int] = (1, 1)
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,6 @@ def _layer_reason(part: nn.Module) -> str | None:
 
 
 def _conv_reason(conv: nn.Conv2d) -> str | None:
-    if _pair(conv.stride) != (1, 1):
-        return f"has stride {conv.stride}, not 1"
     if _pair(conv.dilation) != (1, 1):
         return f"has dilation {conv.dilation}, not 1"
     if conv.groups != 1:
@@ -158,7 +157,7 @@ def _read(part: nn.Module) -> Layer:
             padding = (kernel[0] // 2, kernel[1] // 2) if part.padding == "same" else (0, 0)
         else:
             padding = _pair(part.padding)
-        return Conv(part.in_channels, part.out_channels, kernel, padding, part.bias is not None)
+        return Conv(part.in_channels, part.out_channels, kernel, padding, part.bias is not None, _pair(part.stride))
     if isinstance(part, nn.Linear):
         return Linear(part.in_features, part.out_features, part.bias is not None)
     if isinstance(part, nn.MaxPool2d):
@@ -199,7 +198,8 @@ def _shape_after(layer: Layer, shape: Shape) -> Shape:
         after = (channels, height // layer.kernel[0], width // layer.kernel[1])
     else:
         grown = (height + 2 * layer.padding[0], width + 2 * layer.padding[1])
-        after = (layer.channels_out, grown[0] - layer.kernel[0] + 1, grown[1] - layer.kernel[1] + 1)
+        room = [(size - kernel) // by + 1 for size, kernel, by in zip(grown, layer.kernel, layer.stride, strict=True)]
+        after = (layer.channels_out, room[0], room[1])
     if min(after) < 1:
         raise ConfigError(f"model has the layer {layer}, which is larger than its inputs of shape {list(shape)}")
     return after
