@@ -108,6 +108,13 @@ def test_noise_on_the_parameters_takes_what_it_cannot_take_from_a_rule():
         assert last(attack, "residual-reweighting", seed).accuracy > HONEST - 0.05
 
 
+def test_an_opponent_that_knows_residual_reweighting_breaks_it():
+    """The rule stands a sign flip that knows nothing; that it does not stand this is said in docs/simulate.md."""
+    aimed = {"name": "adaptive", "aim": "residual-reweighting"}
+    blind = last(SIGN_FLIP, "residual-reweighting", 0).accuracy
+    assert last(aimed, "residual-reweighting", 0).accuracy < min(HONEST - 0.3, blind - 0.2)
+
+
 def test_the_loan_backdoor_takes_averaging_and_not_residual_reweighting():
     """Fu et al. (2019), §4.3: six features above their maximum, one in ten states malicious."""
     loans = {"data": str(shared("data/loan")), "clients": None, "partition": "user", "clients_per_round": 10}

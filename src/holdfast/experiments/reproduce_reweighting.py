@@ -105,7 +105,9 @@ def _numbers(comparisons: list[Comparison], notes: tuple[str, ...]) -> Table:
     measured = [comparison for comparison in comparisons if comparison.ours is not None]
     missing = f"{len(comparisons) - len(measured)} of {len(comparisons)} published numbers are not run at this scale."
     counted = "Attack success counts test images that are of the target class already, as the paper does."
-    return comparison_table("Published numbers beside ours", measured, (missing, counted, *notes))
+    return comparison_table(
+        "Published numbers beside ours", measured, (missing, counted, *notes) if measured else (missing,)
+    )
 
 
 def _took(sweeps: dict[str, SweepResult]) -> Table:
@@ -237,9 +239,9 @@ def _over_rounds(name: str, found: SweepResult, measures: tuple[str, ...]) -> Li
     lines = []
     for number, measure in enumerate(measures):
         for color, rule in enumerate(NAMES):
-            curve = found.curve(rule, ("naive", 1), measure)
+            curve = found.curve(rule, ("naive", 1), measure)  # drawn without its band: a dozen would hide the curves
             title = rule if len(measures) == 1 else f"{rule}, {measure}"
-            lines.append(replace(curve, name=title, color=color, dash=number))
+            lines.append(replace(curve, name=title, color=color, dash=number, low=None, high=None))
     what = "attack success" if measures == ("success",) else "accuracy and attack success"
     title = f"{name.replace('-', ' ').capitalize()}: naive backdoor, {found.experiment.federation.data}"
     return LinePlot(title, "round", f"{what} (%)", tuple(lines))
