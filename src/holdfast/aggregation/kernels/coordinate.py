@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from holdfast.aggregation.kernels import emit
 from holdfast.aggregation.kernels.networks import MAX_NETWORK, Network, middle_ranks, selection_network
-from holdfast.aggregation.kernels.order_code import order_kernel, reduction_network, width
+from holdfast.aggregation.kernels.order_code import order_kernel, reduction_network
 from holdfast.aggregation.kernels.parallel import for_chunks
 
 Floats = NDArray[Any]
@@ -209,14 +209,14 @@ def _sorting_run(rows: list[Floats], out: Floats, sums: Floats, lo: int, hi: int
 
 def _compiled_run(rows: list[Floats], out: Floats, sums: Floats, lo: int, hi: int, around: bool) -> Run:
     kernel = order_kernel(len(rows), lo, hi, around, out.dtype.name)
-    least, short = width(len(rows), out.dtype.name), out
-    if len(short) < least:  # one padded round
-        rows = [np.pad(r, (0, least - len(short))) for r in rows]
-        out = np.empty(least, out.dtype)
+    lanes, short = emit.lanes(out.dtype.name), out
+    if len(short) < lanes:  # one padded register
+        rows = [np.pad(r, (0, lanes - len(short))) for r in rows]
+        out = np.empty(lanes, out.dtype)
     pointers = row_pointers(rows)
 
     def run(index: int, begin: int, end: int) -> None:
-        kernel(pointers, out.ctypes.data, begin, max(end, least), sums[index].ctypes.data)
+        kernel(pointers, out.ctypes.data, begin, max(end, lanes), sums[index].ctypes.data)
         if out is not short:
             short[:] = out[: len(short)]
 

@@ -130,19 +130,15 @@ class Emitter:
         """Double precision rounded to the function's type."""
         return a if self.scalar == "double" else self.let(f"fptrunc {self.wide} {a} to {self.vector}")
 
-    def network(
-        self, net: Network, value: Callable[[int], str], done: Callable[[int, str], None] | None = None
-    ) -> list[str]:
+    def network(self, net: Network, value: Callable[[int], str]) -> list[str]:
         """Send `value(w)` for every wire w through a network; returns the values by rank (unwanted ranks: garbage).
 
-        A wire's value is asked for when the network first touches it, which keeps few registers busy; `done(w, value)`
-        gets it back as soon as the network is through with the wire (then nothing is returned).
+        A wire's value is asked for when the network first touches it, which keeps few registers busy.
         Compare-and-select in this form becomes one `min` or `max` instruction; LLVM's own minimum intrinsics
         would add instructions for NaN, which the screen has already removed.
         """
         wires: dict[int, str] = {}
-        last = {w: i for i, c in enumerate(net.comparators) for w in (c.low, c.high)} if done else {}
-        for i, c in enumerate(net.comparators):
+        for c in net.comparators:
             for w in (c.low, c.high):
                 if w not in wires:
                     wires[w] = value(w)
@@ -152,10 +148,9 @@ class Emitter:
                 wires[c.low] = self.select(mask, a, b)
             if c.keep_high:
                 wires[c.high] = self.select(mask, b, a)
-            for w in (c.low, c.high):
-                if done and last[w] == i:
-                    done(w, wires[w])
-        return [wires[w] if w in wires else value(w) for w in net.wire] if done is None else []
+        if net.n == 1:
+            wires[0] = value(0)
+        return [wires[w] for w in net.wire]
 
     def loop(
         self,
@@ -242,17 +237,12 @@ class Emitter:
         """Address of row k from the table of rows."""
         return self.let(f"load ptr, ptr {self.at(rows, k, 'ptr')}, align 8")
 
-    def prefetch(self, pointer: str, ahead: int, *, level: int = 1) -> None:
-        """Ask the cache of this level for the data `ahead` bytes on: the hardware gives up at some fifty streams."""
+    def prefetch(self, pointer: str, ahead: int) -> None:
+        """Ask for the data `ahead` bytes on: the hardware gives up at some fifty streams."""
         target = self.let(f"getelementptr i8, ptr {pointer}, i64 {ahead}")
-        self.do(f"call void @llvm.prefetch.p0(ptr {target}, i32 0, i32 {4 - level}, i32 1)")
+        self.do(f"call void @llvm.prefetch.p0(ptr {target}, i32 0, i32 3, i32 1)")
 
-    def helper(self, name: str, arguments: Iterable[str]) -> str:
-        """The text of a function, with the lines emitted so far as its body, for others of the module to call."""
-        body = "\n".join(self.lines)
-        return f"define internal void @{name}({', '.join(arguments)}) noinline {_attributes()} {{\n{body}\n}}\n"
-
-    def function(self, name: str, arguments: Iterable[str], helpers: Iterable[str] = ()) -> str:
+    def function(self, name: str, arguments: Iterable[str]) -> str:
         """The finished module text: `void name(arguments)` with the lines emitted so far as its body."""
         body = "\n".join(self.lines)
         v, w, wide = self.vector, 8 * self.bytes, self.wide
@@ -264,7 +254,6 @@ class Emitter:
             f"declare {v} @llvm.rint.v{self.lanes}f{w}({v})\n"
             f"declare {v} @llvm.fma.v{self.lanes}f{w}({v}, {v}, {v})\n"
             + wide_fma
-            + "".join(helpers)
             + f"define void @{name}({', '.join(arguments)}) {_attributes()} {{\n{body}\n}}\n"
         )
 
@@ -273,9 +262,10 @@ def _attributes() -> str:
     """How to compile a function: with the widest registers, and in the order in which it is written.
 
     A network comes in an order that keeps few values live; LLVM's schedulers for modern x86 undo it and spill (twice
-    the time at 200 clients). The model of an old in-order core makes them leave it alone.
+    the time at 200 clients). The model of an old in-order core makes them leave it alone. Spilled values lie on whole cache
+    lines (a fifth of the time at 200 clients).
     """
-    widest = '"min-legal-vector-width"="512" "prefer-vector-width"="512"'
+    widest = 'alignstack(64) "min-legal-vector-width"="512" "prefer-vector-width"="512"'
     return f'{widest} "tune-cpu"="atom"' if platform.machine() in ("x86_64", "AMD64") else widest
 
 

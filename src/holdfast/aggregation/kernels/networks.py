@@ -74,22 +74,17 @@ def _sort(wires: Sequence[int], out: list[tuple[int, int]]) -> list[int]:
     return _merge(_sort(wires[:half], out), _sort(wires[half:], out), out)
 
 
-def _pruned(pairs: Sequence[tuple[int, int]], wire: Sequence[int], ranks: Iterable[int]) -> Network:
-    """The network of these comparators without what no wanted rank depends on."""
+@lru_cache(maxsize=256)
+def _network(n: int, ranks: frozenset[int]) -> Network:
+    pairs: list[tuple[int, int]] = []
+    wire = _sort(range(n), pairs)
     needed = {wire[r] for r in ranks}
     kept = []
     for low, high in reversed(pairs):
         if low in needed or high in needed:
             kept.append(Comparator(low, high, low in needed, high in needed))
             needed |= {low, high}
-    return Network(len(wire), tuple(reversed(kept)), tuple(wire))
-
-
-@lru_cache(maxsize=256)
-def _network(n: int, ranks: frozenset[int]) -> Network:
-    pairs: list[tuple[int, int]] = []
-    wire = _sort(range(n), pairs)
-    return _pruned(pairs, wire, ranks)
+    return Network(n, tuple(reversed(kept)), tuple(wire))
 
 
 def selection_network(n: int, ranks: Iterable[int]) -> Network:
@@ -100,45 +95,6 @@ def selection_network(n: int, ranks: Iterable[int]) -> Network:
     (12, 9)
     """
     return _network(n, frozenset(ranks))
-
-
-def halves(n: int, times: int) -> list[tuple[int, int]]:
-    """The runs `(start, length)` that n wires fall into when every run is halved so many times.
-
-    >>> halves(10, 1), halves(10, 2)
-    ([(0, 5), (5, 5)], [(0, 2), (2, 3), (5, 2), (7, 3)])
-    """
-    runs = [(0, n)]
-    for _ in range(times):
-        runs = [half for at, k in runs for half in ((at, k // 2), (at + k // 2, k - k // 2))]
-    return runs
-
-
-def _ascending(n: int, times: int) -> list[int]:
-    """The wires by rank after n wires, halved so many times, have been sorted and merged."""
-    return _merge_halves(n, times)[0] if times else _sort(range(n), [])
-
-
-def _merge_halves(n: int, times: int) -> tuple[list[int], list[tuple[int, int]]]:
-    low = _ascending(n // 2, times - 1)
-    high = [n // 2 + wire for wire in _ascending(n - n // 2, times - 1)]
-    pairs: list[tuple[int, int]] = []
-    return _merge(low, high, pairs), pairs
-
-
-def merge_network(n: int, times: int, ranks: Iterable[int] | None = None) -> Network:
-    """The last step of the network over n wires: merge its two halves, which such networks of `times - 1` have sorted.
-
-    The same comparators as in the whole network, cut into steps that serve every run of the same length. Without
-    halving (`times = 0`) it is the whole network.
-
-    >>> merge_network(4, 1).operations + 2 * merge_network(2, 0).operations == selection_network(4, range(4)).operations
-    True
-    """
-    if times == 0:
-        return selection_network(n, range(n) if ranks is None else ranks)
-    wire, pairs = _merge_halves(n, times)
-    return _pruned(pairs, wire, range(n) if ranks is None else ranks)
 
 
 def middle_ranks(n: int) -> tuple[int, int]:
