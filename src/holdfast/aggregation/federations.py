@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,8 @@ def aggregate_each(
         faults: clients known to be unusable, in every federation, and why.
         verdict: whether influence is wanted.
     """
-    with columns.one_blas_thread(), np.errstate(over="ignore", under="ignore"):
+    once = columns.one_blas_thread() if len(federations) > 1 else nullcontext()  # asking for it takes its time
+    with once, np.errstate(over="ignore", under="ignore"):
         found = {} if faults or not rule.coordinate_wise else _together(rule, federations, verdict)
         return [
             found[i] if i in found else _one(rule, rows, given, faults, verdict)

@@ -39,7 +39,7 @@ VANISHING = 1e-30
 MARGIN = 4.0
 """A sum of squares this many times within the limits is within them, however it was rounded."""
 
-SAMPLE = 1024
+SAMPLE = 256
 """Columns at either end of the rows that show whether their scale is an ordinary one."""
 
 

@@ -17,15 +17,17 @@ from holdfast.aggregation.kernels.coordinate import CHUNK, Floats, Rows, row_lis
 from holdfast.aggregation.kernels.parallel import for_chunks
 
 BLOCK = 8192
-_TINY, _HUGE = 2.0**-40, 2.0**50  # squares of float32 in between neither vanish nor overflow, nor do their sums
+_SMALL, _LARGE = 2.0**-80, 2.0**120  # sums of float32 squares in between have lost nothing and did not overflow
 
 
 def _block_gram(block: Floats) -> NDArray[np.float64]:
     """`block @ block.T` in float64, each row scaled by a power of two where its squares would not fit."""
-    largest = np.maximum(block.max(axis=1), -block.min(axis=1)).astype(np.float64)
-    if np.all((largest == 0) | ((largest > _TINY) & (largest < _HUGE))):
+    with np.errstate(over="ignore", invalid="ignore"):
         plain: NDArray[np.float64] = (block @ block.T).astype(np.float64)
+    squares = np.diagonal(plain)
+    if squares.min() > _SMALL and squares.max() < _LARGE:
         return plain
+    largest = np.maximum(block.max(axis=1), -block.min(axis=1)).astype(np.float64)
     _, exponent = np.frexp(np.minimum(largest, np.finfo(block.dtype).max))
     scaled = np.ldexp(block, -exponent[:, None])
     with np.errstate(over="ignore"):
@@ -41,6 +43,7 @@ def centered_gram(rows: Rows, center: Floats, *, block: int = BLOCK, threads: in
     array([[ 1.,  3.],
            [ 3., 13.]])
     """
+    matrix = rows if isinstance(rows, np.ndarray) else None
     rows = row_list(rows)
     n, d = len(rows), len(rows[0])
     center = np.asarray(center)
@@ -49,8 +52,11 @@ def centered_gram(rows: Rows, center: Floats, *, block: int = BLOCK, threads: in
     def task(index: int, begin: int, end: int) -> None:
         tile = np.empty((n, end - begin), rows[0].dtype)
         with np.errstate(over="ignore"):
-            for k, row in enumerate(rows):
-                np.subtract(row[begin:end], center[begin:end], out=tile[k])
+            if matrix is not None:
+                np.subtract(matrix[:, begin:end], center[begin:end], out=tile)
+            else:
+                for k, row in enumerate(rows):
+                    np.subtract(row[begin:end], center[begin:end], out=tile[k])
         partial[index] = _block_gram(tile)
 
     # BLAS runs its own threads, so the blocks are taken one after the other unless asked otherwise.
