@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from holdfast.ensemble import VoteLog
 from holdfast.training import FedAvg, make_trainer, model_factory, train_ensemble, train_single, training_fingerprint
-from holdfast.training import ensemble as driver
+from holdfast.training import segments as driver
 from holdfast.training.parameters import flatten
 from holdfast.types import ArtifactError
 from tests.training_cases import federation
@@ -45,11 +45,11 @@ def train(run_dir: Path, **options):
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from holdfast.training import ensemble
+from holdfast.training import segments
 from holdfast.training.torch_engine import TorchTrainer
 from tests import test_resume
 
-ensemble._SEGMENT_SECONDS = 0.0     # a stretch is one round
+segments._SEGMENT_SECONDS = 0.0     # a stretch is one round
 run = TorchTrainer.run
 def slowly(self, *args, **options):
     print("round", flush=True)
@@ -132,7 +132,7 @@ def test_a_checkpoint_of_other_company_is_left(tmp_path):
     trainer = trainer_for()
     log = log_for(tmp_path, trainer)
     wrong = np.zeros((2, trainer.n_params), np.float32)
-    driver._Checkpoint(tmp_path / "training.safetensors", log.run).save([3, 5], wrong, 39)
+    driver.Checkpoint(tmp_path / "training.safetensors", log.run).save([3, 5], wrong, 39)
     np.testing.assert_array_equal(train_ensemble(trainer, MEMBERS, X, log, run_dir=tmp_path), expected)
 
 
@@ -147,7 +147,7 @@ def test_another_configuration_is_refused(tmp_path):
 def test_a_foreign_checkpoint_is_refused(tmp_path):
     trainer = trainer_for()
     log = log_for(tmp_path, trainer)
-    driver._Checkpoint(tmp_path / "training.safetensors", "other").save([0, 1], trainer.init([0, 1]), 7)
+    driver.Checkpoint(tmp_path / "training.safetensors", "other").save([0, 1], trainer.init([0, 1]), 7)
     with pytest.raises(ArtifactError, match=r"training.safetensors belongs to another run"):
         train_ensemble(trainer, MEMBERS, X, log, run_dir=tmp_path)
     (tmp_path / "training.safetensors").write_bytes(b"torn")

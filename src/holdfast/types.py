@@ -34,6 +34,10 @@ class ArtifactError(HoldfastError):
     """A run's file is truncated, edited, foreign or of another run."""
 
 
+class EngineError(HoldfastError):
+    """Workers elsewhere cannot be reached, do not fit, or die again and again; what they finished is kept."""
+
+
 @dataclass(frozen=True)
 class Aggregate:
     """What a rule gives back for one round.

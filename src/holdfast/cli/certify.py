@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from holdfast.cli.options import (
+    Address,
     Alpha,
     AsJson,
     Baseline,
@@ -15,7 +16,7 @@ from holdfast.cli.options import (
     Data,
     DataDir,
     Device,
-    Engine,
+    EngineOrPlace,
     GroupSize,
     KeepModels,
     Perspective,
@@ -24,6 +25,8 @@ from holdfast.cli.options import (
     RunFolder,
     SecretSeed,
     Threads,
+    Wait,
+    Workers,
     typed,
 )
 from holdfast.cli.output import show
@@ -94,7 +97,10 @@ def certify(
     test_inputs: CertifiedInputs = None,
     alpha: Alpha = 0.001,
     seed: SecretSeed = None,
-    engine: Engine = "auto",
+    engine: EngineOrPlace = "auto",
+    workers: Workers = None,
+    address: Address = None,
+    wait: Wait = None,
     device: Device = "cpu",
     threads: Threads = None,
     keep_models: KeepModels = True,
@@ -103,12 +109,15 @@ def certify(
 ) -> None:
     """Collect the options and run the job."""
     from holdfast.cli.progress import Reporter
+    from holdfast.engine import choose
     from holdfast.experiments.certify import certify_run
     from holdfast.experiments.federation import CertifyConfig
+    from holdfast.experiments.study import Workshop
 
     fields = CertifyConfig.__dataclass_fields__
     config = CertifyConfig(**{name: ctx.params[name] for name in fields if name != "trusted"}, trusted=numbers(trusted))
     given = {name: getattr(config, name) for name in fields if typed(ctx, name)}
+    place, engine = choose(engine, device=device, threads=threads, workers=workers, address=address, wait=wait)
     with Reporter(quiet=as_json) as reporter:
         result = certify_run(
             config,
@@ -117,9 +126,7 @@ def certify(
             seed=seed,
             resume=resume,
             given=given,
-            engine=engine,
-            device=device,
-            threads=threads,
+            workshop=Workshop(engine, device, threads, place=place),
             keep_models=keep_models,
             events=reporter,
         )

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from holdfast.cli.options import (
+    Address,
     Alpha,
     AsJson,
     Baseline,
@@ -15,7 +16,7 @@ from holdfast.cli.options import (
     Data,
     DataDir,
     Device,
-    Engine,
+    EngineOrPlace,
     KeepModels,
     Perspective,
     Poisoning,
@@ -23,6 +24,8 @@ from holdfast.cli.options import (
     RunFolder,
     SecretSeed,
     Threads,
+    Wait,
+    Workers,
     typed,
 )
 from holdfast.cli.output import show
@@ -89,7 +92,10 @@ def certify_data(
     perspective: Perspective = "clean",
     alpha: Alpha = 0.001,
     seed: SecretSeed = None,
-    engine: Engine = "auto",
+    engine: EngineOrPlace = "auto",
+    workers: Workers = None,
+    address: Address = None,
+    wait: Wait = None,
     device: Device = "cpu",
     threads: Threads = None,
     keep_models: KeepModels = True,
@@ -98,13 +104,16 @@ def certify_data(
 ) -> None:
     """Collect the options and run the job."""
     from holdfast.cli.progress import Reporter
+    from holdfast.engine import choose
     from holdfast.experiments.certify import certify_run
     from holdfast.experiments.examples import ExamplesConfig
+    from holdfast.experiments.study import Workshop
 
     fields = ExamplesConfig.__dataclass_fields__
     listed = {name: _names(ctx.params[name]) for name in ("classes", "trusted_classes")}
     config = ExamplesConfig(**{name: ctx.params[name] for name in fields} | listed)
     given = {name: getattr(config, name) for name in fields if typed(ctx, name)}
+    place, engine = choose(engine, device=device, threads=threads, workers=workers, address=address, wait=wait)
     with Reporter(quiet=as_json) as reporter:
         result = certify_run(
             config,
@@ -115,9 +124,7 @@ def certify_data(
             seed=seed,
             resume=resume,
             given=given,
-            engine=engine,
-            device=device,
-            threads=threads,
+            workshop=Workshop(engine, device, threads, place=place),
             keep_models=keep_models,
             events=reporter,
         )

@@ -29,6 +29,12 @@ Perspective = Annotated[
 
 # Where and how it runs.
 Engine = Annotated[str, typer.Option(help="auto, compiled or torch.")]
+EngineOrPlace = Annotated[
+    str, typer.Option(help="auto, compiled or torch; or a place: processes, dask, or e.g. dask:torch.")
+]
+Workers = Annotated[int | None, typer.Option(help="Of --engine processes. Default: one per core, or per GPU.")]
+Address = Annotated[str | None, typer.Option(help="Of --engine dask: its scheduler, e.g. tcp://10.0.0.1:8786.")]
+Wait = Annotated[float | None, typer.Option(help="Seconds to wait for Dask's scheduler and workers. Default: 60.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Threads = Annotated[int | None, typer.Option(help="Threads. Default: all cores.")]
 SecretSeed = Annotated[

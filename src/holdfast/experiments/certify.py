@@ -31,7 +31,8 @@ from holdfast.experiments.study import SECOND_PHASE, Extra, Study, StudyConfig, 
 from holdfast.report.figures import save_report_figures
 from holdfast.report.page import write_page
 from holdfast.training.batches import derive_seed
-from holdfast.training.ensemble import Progress, train_ensemble, train_single, training_fingerprint
+from holdfast.training.ensemble import train_ensemble, train_single, training_fingerprint
+from holdfast.training.segments import Progress
 from holdfast.types import ArtifactError, ConfigError
 
 
@@ -66,7 +67,7 @@ def certify_run(
         given: with `resume`, the options to compare with the run's own; others are taken from the run.
         engine: "auto", "compiled" or "torch".
         device: where torch computes.
-        threads: threads to use; None takes all cores.
+        threads: threads to use in this process; None takes all cores.
         keep_models: keep the models' weights beside their votes.
         workshop: where training happens, instead of `engine`, `device` and `threads` here.
         command: the command line for the manifest, where it is not this process's.
@@ -76,6 +77,7 @@ def certify_run(
         ConfigError: options that do not fit together or with the run in `out`.
         DataError: data that cannot be used.
         ArtifactError: files of the run that are damaged or foreign.
+        EngineError: workers cannot be reached, or die again and again; `resume` goes on.
     """
     events = events or Silent()
     if not 0 < alpha < 1:
@@ -102,7 +104,7 @@ def certify_run(
     else:
         run = _start(Path(out), config, study, design, seed, data_hash, command or typed_command(seed))
     events.note(outlook)
-    votes = _train(run, study, design, task, workshop.checkpoint_seconds, keep_models, events)
+    votes = _train(run, study, design, task, workshop, keep_models, events)
     return _finish(run, study, votes, alpha, poisoning, perspective, events)
 
 
@@ -156,7 +158,7 @@ def _check_same(run: Run, design: Design, data_hash: str) -> None:
 
 
 def _train(
-    run: Run, study: Study, design: Design, task: Task, every: float, keep_models: bool, events: Events
+    run: Run, study: Study, design: Design, task: Task, workshop: Workshop, keep_models: bool, events: Events
 ) -> Votes:
     """Train what is missing; the votes are sealed once all models are there."""
     if "votes_sha256" in run.manifest():
@@ -180,12 +182,14 @@ def _train(
             run_dir=run.path / stage,
             run=belongs_to,
             on_progress=tell(f"{stage} model"),
-            checkpoint_seconds=every,
+            checkpoint_seconds=workshop.checkpoint_seconds,
         )
         return np.asarray(extra.labels[extra.trainer.predict(params[None], dataset.x_test)[0]])
 
     second = answers("second-phase", task.second)
     store = VoteLog(run.path / "log", len(dataset.y_test), len(task.labels), fingerprint)
+    if workshop.place is not None:
+        events.note(f"models train on {workshop.place}")
     rows = train_ensemble(
         trainer,
         task.members,
@@ -194,7 +198,8 @@ def _train(
         run_dir=run.path,
         keep_models=keep_models,
         on_progress=tell("models"),
-        checkpoint_seconds=every,
+        checkpoint_seconds=workshop.checkpoint_seconds,
+        elsewhere=workshop.elsewhere(task, events.note),
     )
     single = answers("single", task.single)
     trusted = second if second is not None else answers("trusted", task.trusted)
@@ -206,9 +211,10 @@ def _train(
     labels = final_labels(rows, task.labels, second)
     votes = Votes(labels, design.without_seed(), dataset.n_labels, dataset.y_test, facts=study.facts())
     votes.save(run.votes_path)
+    whose = "this session" if workshop.place is None else "this process without its workers"
     timings = {
         "training, this session": time.monotonic() - began,
-        "training, this session, CPU": time.process_time() - worked,
+        f"training, {whose}, CPU": time.process_time() - worked,
     }
     run.update(
         votes_sha256=votes.source,
@@ -216,6 +222,7 @@ def _train(
         timings=timings,
         peak_memory_mib=_peak_memory(),
         engine=trainer.engine,
+        **({} if workshop.place is None else {"place": str(workshop.place)}),
     )
     return votes
 

@@ -23,8 +23,9 @@ from holdfast.experiments.federation import first_inputs
 from holdfast.experiments.outlook import outlook
 from holdfast.experiments.study import SECOND_PHASE, Extra, Task, Workshop
 from holdfast.experiments.trusted import check_apart, class_numbers, only_classes, row_numbers, with_trusted_data
-from holdfast.training import FedAvg, Trainer, model_factory
+from holdfast.training import FedAvg, model_factory
 from holdfast.training.batches import derive_seed
+from holdfast.training.elsewhere import Recipe
 from holdfast.training.selection import balanced_rows, expanded_size, selection_rows, sgd
 from holdfast.types import ConfigError
 
@@ -201,25 +202,24 @@ class Examples:
             draws=settings.steps * settings.batch_size,
             seed=derive_seed(seed, "expansion"),
         )
-        trainer = self._trainer(workshop, y, rows, settings, len(self.outputs), seed)
+        recipe = self._recipe(y, rows, settings, len(self.outputs), seed)
         everything = np.arange(len(dataset.y_train))
         return Task(
-            trainer,
+            workshop.trainer(recipe),
             self._arrays(y, rows),
             [np.array([model]) for model in range(design.n_models)],
             self.outputs,
             single=self._beside(workshop, everything, seed) if config.baseline else None,
             trusted=self._beside(workshop, self.trusted, seed) if self.case == 2 else None,
             second=self._second_phase(workshop, seed) if self.case == 3 else None,
+            recipe=recipe,
         )
 
-    def _trainer(
-        self, workshop: Workshop, y: NDArray[np.int64], rows: Partition, settings: FedAvg, outputs: int, seed: int
-    ) -> Trainer:
+    def _recipe(self, y: NDArray[np.int64], rows: Partition, settings: FedAvg, outputs: int, seed: int) -> Recipe:
         dataset = self.dataset
         name = self.config.model or default_model(self.config.data)
         factory = model_factory(name, dataset.x_train.shape[1:], outputs)
-        return workshop.trainer(factory, dataset.x_train, y, rows, settings, seed=seed)
+        return Recipe(factory, dataset.x_train, y, rows, settings, seed)
 
     def _arrays(self, y: NDArray[np.int64], rows: Partition) -> tuple[NDArray[Any], ...]:
         return (self.dataset.x_train, y, self.dataset.x_test, rows.offsets, rows.indices)
@@ -242,7 +242,7 @@ class Examples:
         size = expanded_size(rows, y, least=self.config.expand, draws=settings.steps * settings.batch_size)
         held = balanced_rows(rows, y, size=size, seed=derive_seed(seed, "beside"))
         holder = Partition(np.array([0, len(held)], dtype=np.int64), held)
-        trainer = self._trainer(workshop, y, holder, settings, len(labels), seed)
+        trainer = workshop.trainer(self._recipe(y, holder, settings, len(labels), seed))
         return Extra(trainer, self._arrays(y, holder), np.zeros(1, dtype=np.int64), labels)
 
 

@@ -15,6 +15,7 @@ from holdfast.ensemble import DESIGNS, SELECTIONS, Design, make_design
 from holdfast.experiments.plan import plan_table
 from holdfast.experiments.study import Extra, Task, Workshop
 from holdfast.training import FedAvg, Trainer, model_factory, preset
+from holdfast.training.elsewhere import Recipe
 from holdfast.types import ConfigError
 
 
@@ -119,11 +120,9 @@ class Federation:
         dataset, partition = self.dataset, self.partition
         name = self.config.model or default_model(self.config.data)
         factory = model_factory(name, dataset.x_train.shape[1:], dataset.n_labels)
-        trainer = workshop.trainer(
-            factory, dataset.x_train, dataset.y_train, partition, self.config.fedavg(), seed=seed
-        )
+        recipe = Recipe(factory, dataset.x_train, dataset.y_train, partition, self.config.fedavg(), seed)
         arrays = (dataset.x_train, dataset.y_train, dataset.x_test, partition.offsets, partition.indices)
-        return self.models(trainer, design, *arrays)
+        return replace(self.models(workshop.trainer(recipe), design, *arrays), recipe=recipe)
 
     def models(self, trainer: Trainer, design: Design, *arrays: NDArray[Any]) -> Task:
         """The task of this trainer: the models of all groups, and those beside them."""

@@ -6,16 +6,19 @@ certificates, report) is one machinery that asks a `Study` these few questions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from holdfast.data import Dataset, Partition
+from holdfast.data import Dataset
 from holdfast.ensemble import Design
-from holdfast.training import FedAvg, ModelFactory, Trainer, make_trainer
+from holdfast.training import Trainer
+from holdfast.training.elsewhere import Elsewhere, Place, Recipe
+from holdfast.types import ConfigError
 
 Holders = npt.NDArray[np.int64]
 
@@ -30,30 +33,30 @@ class Workshop:
     Attributes:
         engine: "auto", "compiled" or "torch".
         device: where torch computes.
-        threads: threads to use; None takes all cores.
-        checkpoint_seconds: how often models in the making are saved; 0 saves them after every stretch of rounds.
+        threads: threads to use in this process; None takes all cores.
+        checkpoint_seconds: how often models in the making are saved here; 0 saves them after every stretch of rounds.
+        place: where ensembles train; None is this process. Models beside an ensemble always train here.
     """
 
     engine: str = "auto"
     device: str = "cpu"
     threads: int | None = None
     checkpoint_seconds: float = 60.0
+    place: Place | None = None
 
-    def trainer(
-        self, model: ModelFactory, x: Any, y: Any, partition: Partition, fedavg: FedAvg, *, seed: int
-    ) -> Trainer:
-        """A trainer on these rows."""
-        return make_trainer(
-            model,
-            x,
-            y,
-            partition,
-            fedavg,
-            seed=seed,
-            engine=self.engine,  # type: ignore[arg-type]  # checked there
-            device=self.device,
-            threads=self.threads,
-        )
+    def trainer(self, recipe: Recipe) -> Trainer:
+        """A trainer in this process, on its CPU where only the workers have a GPU."""
+        if self.place is not None and self.device != "cpu" and not torch.cuda.is_available():
+            return recipe.trainer(engine="torch", threads=self.threads)
+        return recipe.trainer(engine=self.engine, device=self.device, threads=self.threads)
+
+    def elsewhere(self, task: Task, note: Callable[[str], None]) -> Elsewhere | None:
+        """How the ensemble of a task trains in other processes; None if it does not."""
+        if self.place is None:
+            return None
+        if task.recipe is None:
+            raise ConfigError(f"clients that are nodes of a federation train there, not on {self.place}")
+        return Elsewhere(self.place, task.recipe, task.trainer.engine, self.device, note)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,13 +81,14 @@ class Task:
     """What is trained for one run.
 
     Attributes:
-        trainer: trains the ensemble.
+        trainer: trains the ensemble in this process.
         arrays: as in `Extra`.
         members: the holders of rows that make up each of the N models of the ensemble.
         labels: `[outputs]`, the data set's label of each of a model's outputs, or `SECOND_PHASE`.
         single: the model without an ensemble; None if it is not wanted.
         trusted: the model on trusted data alone; None if there is none, or the second phase is it.
         second: the second phase: one model on trusted data alone that tells the trusted classes apart.
+        recipe: what other processes train the ensemble with; None if none can.
     """
 
     trainer: Trainer
@@ -94,6 +98,7 @@ class Task:
     single: Extra | None = None
     trusted: Extra | None = None
     second: Extra | None = None
+    recipe: Recipe | None = None
 
 
 class Study(Protocol):

@@ -10,27 +10,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
+from holdfast.training.elsewhere import Block, Elsewhere, Trained, machine
+from holdfast.training.segments import Checkpoint, Progress, Report, train_in_segments
 from holdfast.training.trainer import Intervene, Members, Trainer
-from holdfast.training.weights import read_weights, write_weights
-from holdfast.types import ArtifactError
-
-Progress = Callable[[int, int, float | None], None]
-"""Called with (models done, models in all, seconds left or None while unknown)."""
+from holdfast.training.weights import write_weights
+from holdfast.types import ConfigError
 
 SINGLE_MODEL_ID = 2**40
 """The id of the one model that all clients train, out of the way of any ensemble's."""
-
-_SEGMENT_SECONDS = 5.0
 
 
 class VoteStore(Protocol):
@@ -65,15 +61,17 @@ def train_ensemble(
     on_progress: Progress | None = None,
     intervene: Intervene | None = None,
     checkpoint_seconds: float = 60.0,
+    elsewhere: Elsewhere | None = None,
 ) -> npt.NDArray[Any]:
     """Train the models that have no votes yet, and give back all votes `[N, T]`.
 
     Writes `run_dir/models/000123.safetensors` (a module's whole state, ready for `load_state_dict`) for each model
     and `run_dir/training.safetensors` while models are in the making. Interrupting it (Ctrl-C, kill -9, a power cut)
-    costs at most the last minute of training; the same call goes on where it stopped.
+    costs at most the last minute of training; the same call goes on where it stopped. Elsewhere it costs the blocks
+    that were in training; what is finished is written here as it arrives, so nobody else needs this disk.
 
     Args:
-        trainer: see `make_trainer`.
+        trainer: see `make_trainer`; trains here, and knows what a model is.
         members: the clients of each of the N models; model j has id j.
         x_test: the inputs to vote on `[T, ...]`.
         votes: the store; its `run` must name everything that decides the votes (`training_fingerprint`).
@@ -83,35 +81,75 @@ def train_ensemble(
         intervene: attacks and robust rules; with one, models in the making start over after an interruption,
             because its memory cannot be saved.
         checkpoint_seconds: how often models in the making are saved; 0 saves them after every stretch of rounds.
+        elsewhere: other processes or machines to train on; None trains here.
 
     Raises:
         ArtifactError: the store or the checkpoint belongs to another run.
+        ConfigError: `intervene` elsewhere; its memory is here.
+        EngineError: workers cannot be reached, or die again and again.
     """
+    if elsewhere is not None and intervene is not None:
+        raise ConfigError("intervene keeps its memory in this process, so such models cannot be trained elsewhere")
     n_models = len(members)
     missing = set(votes.missing(n_models))
-    at_once = trainer.models_at_once(max((len(group) for group in members), default=1))
+    k = max((len(group) for group in members), default=1)
+    at_once = trainer.models_at_once(k) if elsewhere is None else elsewhere.block_size(trainer, k)
     # Blocks do not depend on what is missing: an engine whose rounding depends on the company sees the same company.
-    blocks = [range(first, min(first + at_once, n_models)) for first in range(0, n_models, at_once)]
-    blocks = [block for block in blocks if missing.intersection(block)]
-    report = _Report(on_progress, n_models, sum(map(len, blocks)), trainer.fedavg.rounds)
+    ranges = [range(first, min(first + at_once, n_models)) for first in range(0, n_models, at_once)]
+    blocks = [Block(list(ids), [members[model] for model in ids]) for ids in ranges if missing.intersection(ids)]
+    report = Report(on_progress, n_models, sum(len(block.models) for block in blocks), trainer.fedavg.rounds)
     checkpoint = None
     if intervene is None:
-        checkpoint = _Checkpoint(run_dir / "training.safetensors", votes.run, checkpoint_seconds)
+        checkpoint = Checkpoint(run_dir / "training.safetensors", votes.run, checkpoint_seconds)
+    if elsewhere is None:
+        finished = _here(trainer, blocks, x_test, checkpoint, report, intervene)
+    else:
+        finished = _there(elsewhere, blocks, x_test, keep_models, trainer.fedavg.rounds, report)
+    with closing(finished):
+        for block in finished:
+            for place, model in enumerate(block.models):
+                if model not in missing:
+                    continue
+                if keep_models and block.params is not None:
+                    facts = {"format": "holdfast model 1", "model": str(model), "run": votes.run}
+                    path = run_dir / "models" / f"{model:06d}.safetensors"
+                    write_weights(path, trainer.to_module(block.params[place]).state_dict(), facts)
+                votes.add(model, block.votes[place])
+    if checkpoint is not None:
+        checkpoint.remove()
+    return votes.collect(n_models)
+
+
+def _here(
+    trainer: Trainer,
+    blocks: Sequence[Block],
+    x_test: npt.NDArray[np.float32],
+    checkpoint: Checkpoint | None,
+    report: Report,
+    intervene: Intervene | None,
+) -> Generator[Trained, None, None]:
+    """Blocks trained in this process, one after the other, each from its checkpoint if there is one."""
     for block in blocks:
-        groups = [members[model] for model in block]
-        params = _train(trainer, list(block), groups, checkpoint, report, intervene)
-        rows = trainer.predict(params, x_test)
-        for model, vector, row in zip(block, params, rows, strict=True):
-            if model not in missing:
-                continue
-            if keep_models:
-                facts = {"format": "holdfast model 1", "model": str(model), "run": votes.run}
-                path = run_dir / "models" / f"{model:06d}.safetensors"
-                write_weights(path, trainer.to_module(vector).state_dict(), facts)
-            votes.add(model, row)
+        params = train_in_segments(trainer, block.models, block.members, checkpoint, report, intervene)
+        yield Trained(block.models, params, trainer.predict(params, x_test), machine())
         if checkpoint is not None:
             checkpoint.remove()
-    return votes.collect(n_models)
+
+
+def _there(
+    elsewhere: Elsewhere,
+    blocks: Sequence[Block],
+    x_test: npt.NDArray[np.float32],
+    keep_models: bool,
+    rounds: int,
+    report: Report,
+) -> Generator[Trained, None, None]:
+    """Blocks trained elsewhere, in the order in which they are finished."""
+    report.begin()
+    with closing(elsewhere.train(blocks, x_test, keep_models=keep_models)) as finished:
+        for block in finished:
+            yield block
+            report.advance(rounds * len(block.models))
 
 
 def train_single(
@@ -132,12 +170,12 @@ def train_single(
     Raises:
         ArtifactError: the checkpoint belongs to another run or other clients.
     """
-    report = _Report(on_progress, 1, 1, trainer.fedavg.rounds)
+    report = Report(on_progress, 1, 1, trainer.fedavg.rounds)
     checkpoint = None
     if run_dir is not None and intervene is None:
         who = hashlib.sha256(np.asarray(clients, dtype="<i8").tobytes()).hexdigest()
-        checkpoint = _Checkpoint(run_dir / "single.safetensors", f"{run} {who}", checkpoint_seconds)
-    params = _train(trainer, [SINGLE_MODEL_ID], [clients], checkpoint, report, intervene)
+        checkpoint = Checkpoint(run_dir / "single.safetensors", f"{run} {who}", checkpoint_seconds)
+    params = train_in_segments(trainer, [SINGLE_MODEL_ID], [clients], checkpoint, report, intervene)
     if checkpoint is not None:
         checkpoint.save([SINGLE_MODEL_ID], params, trainer.fedavg.rounds)
     return params[0]  # type: ignore[no-any-return]
@@ -167,108 +205,3 @@ def training_fingerprint(trainer: Trainer, members: Members, *arrays: npt.NDArra
         digest.update(f"{array.dtype.str} {array.shape} ".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
-
-
-def _train(
-    trainer: Trainer,
-    models: Sequence[int],
-    members: Members,
-    checkpoint: _Checkpoint | None,
-    report: _Report,
-    intervene: Intervene | None,
-) -> npt.NDArray[np.float32]:
-    """Train some models to the end, a few seconds at a time, from their checkpoint if there is one."""
-    done, params = checkpoint.load(models) if checkpoint is not None else (0, None)
-    if params is None:
-        params = trainer.init(models)
-    report.skip(done * len(models))
-    for rounds, start in _segments(done, trainer.fedavg.rounds):
-        try:
-            params = trainer.run(params, models, members, rounds=rounds, start_round=start, intervene=intervene)
-        except KeyboardInterrupt:
-            if checkpoint is not None:
-                checkpoint.save(models, params, start)
-            raise
-        report.advance(rounds * len(models))
-        if checkpoint is not None and start + rounds < trainer.fedavg.rounds:
-            checkpoint.save_if_due(models, params, start + rounds)
-    return params
-
-
-def _segments(done: int, rounds: int) -> Iterator[tuple[int, int]]:
-    """(rounds, first round) of segments that take about `_SEGMENT_SECONDS`, as the last one lets expect."""
-    length = 1
-    while done < rounds:
-        length = min(length, rounds - done)
-        began = time.monotonic()
-        yield length, done
-        done += length
-        pace = (time.monotonic() - began) / length
-        length = max(1, min(8 * length, int(_SEGMENT_SECONDS / max(pace, 1e-9))))
-
-
-class _Checkpoint:
-    """The weights of models in the making, in one file."""
-
-    def __init__(self, path: Path, run: str, every: float = 60.0) -> None:
-        self.path, self.run, self._every = path, run, every
-        self._saved = time.monotonic()
-
-    def load(self, models: Sequence[int]) -> tuple[int, npt.NDArray[np.float32] | None]:
-        """(rounds done, weights) of these models, or (0, None)."""
-        if not self.path.exists():
-            return 0, None
-        tensors, facts = read_weights(self.path)
-        if facts.get("run") != self.run:
-            raise ArtifactError(f"{self.path} belongs to another run; use a new folder or move it away")
-        if facts.get("models") != _listed(models):
-            return 0, None
-        return int(facts["rounds"]), tensors["params"].numpy()
-
-    def save_if_due(self, models: Sequence[int], params: npt.NDArray[np.float32], rounds: int) -> None:
-        """Save, unless the last time was only just."""
-        if time.monotonic() - self._saved >= self._every:
-            self.save(models, params, rounds)
-
-    def save(self, models: Sequence[int], params: npt.NDArray[np.float32], rounds: int) -> None:
-        """Save the weights that these models have after so many rounds."""
-        facts = {"format": "holdfast training 1", "run": self.run, "models": _listed(models), "rounds": str(rounds)}
-        write_weights(self.path, {"params": torch.from_numpy(params)}, facts)
-        self._saved = time.monotonic()
-
-    def remove(self) -> None:
-        """The models are finished."""
-        self.path.unlink(missing_ok=True)
-
-
-def _listed(models: Sequence[int]) -> str:
-    return ",".join(map(str, models))
-
-
-class _Report:
-    """Counts model-rounds and tells the caller how long the rest will take."""
-
-    def __init__(self, tell: Progress | None, n_models: int, to_train: int, rounds: int) -> None:
-        self._tell, self._n_models, self._rounds = tell, n_models, rounds
-        self._left = to_train * rounds
-        self._began: float | None = None
-        self._worked = 0
-        self._say(None)
-
-    def skip(self, model_rounds: int) -> None:
-        """These were done by an earlier process."""
-        self._left -= model_rounds
-
-    def advance(self, model_rounds: int) -> None:
-        """These were just trained."""
-        self._left -= model_rounds
-        if self._began is None:  # the first segment compiles and warms up; it says nothing about the pace
-            self._began = time.monotonic()
-            self._say(None)
-            return
-        self._worked += model_rounds
-        self._say(self._left * (time.monotonic() - self._began) / self._worked)
-
-    def _say(self, seconds: float | None) -> None:
-        if self._tell is not None:
-            self._tell(self._n_models - -(-self._left // self._rounds), self._n_models, seconds)

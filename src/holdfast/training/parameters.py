@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -15,20 +16,26 @@ from holdfast.types import ConfigError
 
 Factory = Callable[[], nn.Module]
 
+_generators = threading.RLock()  # torch has one of each kind per process, whatever the number of threads
+
 
 @contextmanager
 def private_rng(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Torch's generators (the CPU's, and that of a CUDA `device`) seeded inside the block and put back afterwards."""
+    """Torch's generators (the CPU's, and that of a CUDA `device`) seeded inside the block and put back afterwards.
+
+    Threads take turns: nobody else's block draws from the generators meanwhile.
+    """
     gpu = device if device is not None and device.type == "cuda" else None
-    state = torch.random.get_rng_state()
-    gpu_state = torch.cuda.get_rng_state(gpu) if gpu else None
-    try:
-        reseed(seed, device)
-        yield
-    finally:
-        torch.random.set_rng_state(state)
-        if gpu and gpu_state is not None:
-            torch.cuda.set_rng_state(gpu_state, gpu)
+    with _generators:
+        state = torch.random.get_rng_state()
+        gpu_state = torch.cuda.get_rng_state(gpu) if gpu else None
+        try:
+            reseed(seed, device)
+            yield
+        finally:
+            torch.random.set_rng_state(state)
+            if gpu and gpu_state is not None:
+                torch.cuda.set_rng_state(gpu_state, gpu)
 
 
 def reseed(seed: int, device: torch.device | None = None) -> None:
