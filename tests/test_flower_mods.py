@@ -7,15 +7,16 @@ import pytest
 
 pytest.importorskip("flwr", reason="Flower is not installed: pip install 'holdfast[flower]'")
 
-from flwr.app import ConfigRecord, Context, Error, Message, MessageType, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 
 from holdfast.attacks import ATTACKS, LabelFlip, ModelAttack, SignFlip, make
 from holdfast.flower import RobustStrategy, poison_mod
+from holdfast.flower.decoding import encode
 from holdfast.flower.mods import MARK
 from holdfast.types import ConfigError
 from tests.flower_link import Link, grid_of
-from tests.flower_replies import answer, honest, initial, trained
+from tests.flower_replies import MODEL, answer, honest, initial, trained
 
 CANNOT = {
     "mimic": "other clients",
@@ -39,7 +40,11 @@ def context(node: int = 5) -> Context:
 def asked(round_number: int = 1, kind: str = MessageType.TRAIN) -> Message:
     grid_of(Link({}))  # sets the identity messages are made with
     config = ConfigRecord({"server-round": round_number})
-    return Message(RecordDict({"arrays": initial(), "config": config}), 5, kind)
+    return Message(RecordDict({"arrays": received(), "config": config}), 5, kind)
+
+
+def received() -> ArrayRecord:
+    return encode({name: (value + 0.5).astype(value.dtype) for name, value in MODEL.items()})
 
 
 def app_with(mod: Any) -> ClientApp:
@@ -66,10 +71,10 @@ def test_every_attack_runs_on_a_node_or_says_why_not(name: str) -> None:
 
 def test_it_uploads_what_the_attack_makes_of_the_own_update() -> None:
     reply = app_with(poison_mod("sign-flip", clients=10, scale=3.0))(asked(), context())
-    honest_step = trained(asked())["w"]
-    np.testing.assert_array_equal(reply.content["arrays"]["w"].numpy(), -3.0 * honest_step)
+    base, honest_step = np.float32(0.5), trained(asked())["w"] - np.float32(0.5)
+    np.testing.assert_array_equal(reply.content["arrays"]["w"].numpy(), base - 3 * honest_step)
     reply = app_with(poison_mod(make("boost"), clients=10, attackers=2))(asked(), context())
-    np.testing.assert_allclose(reply.content["arrays"]["w"].numpy(), 5.0 * honest_step, rtol=1e-6)
+    np.testing.assert_allclose(reply.content["arrays"]["w"].numpy(), base + 5 * honest_step, rtol=1e-6)
 
 
 def test_randomness_is_the_node_s_and_the_round_s() -> None:

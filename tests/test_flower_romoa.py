@@ -24,11 +24,13 @@ TAU = 3
 
 def step(model: dict[str, np.ndarray], node: int) -> dict[str, np.ndarray]:
     """One local step: a pure function of the model and the node, so that all ways of sending give the same path."""
-    direction = -30.0 if node == BAD else 1.0 + 0.01 * node
-    return {
-        k: (v + np.float32(direction) * (1 + 0.1 * np.cos(v + node))).astype(v.dtype) if v.dtype.kind == "f" else v + 1
-        for k, v in model.items()
-    }
+    direction = -3.0 if node == BAD else 1.0
+
+    def moved(v: np.ndarray) -> np.ndarray:
+        own = 0.6 * np.cos(node * np.arange(v.size)).reshape(v.shape) + 0.3 * np.cos(3 * v + node)
+        return (v + direction + own).astype(v.dtype)
+
+    return {k: moved(v) if v.dtype.kind == "f" else v + 1 for k, v in model.items()}
 
 
 def path(model: dict[str, np.ndarray], node: int) -> list[dict[str, np.ndarray]]:

@@ -209,9 +209,11 @@ def test_a_node_that_leaves_does_not_keep_the_others_waiting() -> None:
         return honest(message)
 
     present[1005] = leaves
-    strategy = RobustStrategy(Krum(f=1), min_available_nodes=5, fraction_evaluate=0.0, wait=0.5)
+    strategy = RobustStrategy(Krum(f=1), min_available_nodes=5, fraction_evaluate=0.0, wait=20.0)
     link = Link(present)
+    start = time.monotonic()
     result = strategy.start(SafeGrid(grid_of(link), poll=0.01), initial(), num_rounds=3, timeout=2)
+    assert time.monotonic() - start < 20.0, "the first round without it waited for it"
     assert sane(result.arrays, rounds=3)
     last = {v.node: (v.status, v.reason) for v in strategy.history[-1].nodes}
     assert last[1005] == ("replaced", "not connected")
@@ -396,12 +398,27 @@ def test_replies_are_judged_by_message_id_also_on_flower_s_own_grid() -> None:
     grid = grid_of(Link(federation(ALL_BAD["another sender"])))
     messages = strategy.configure_train(1, initial(), ConfigRecord(), grid)
     replies = list(grid.send_and_receive(messages, timeout=5))
-    arrays, metrics = strategy.aggregate_train(1, [*replies, replies[0]])
+    again = next(reply for reply in replies if reply.metadata.src_node_id == NODES[0])
+    arrays, metrics = strategy.aggregate_train(1, [*replies, again])
     assert arrays is not None
     assert metrics is not None
     assert sane(arrays, rounds=1)
     assert metrics["holdfast/replaced"] == 2
     assert strategy.aggregate_train(1, replies) == (None, None)
+
+
+def test_who_answers_first_changes_no_bit() -> None:
+    """Sums of float32 depend on their order; rows are in the order of the node ids."""
+    results = set()
+    grid = grid_of(Link(federation(honest)))
+    for order in (1, -1):
+        strategy = RobustStrategy(Mean(), min_available_nodes=7)
+        replies = list(grid.send_and_receive(strategy.configure_train(1, initial(), ConfigRecord(), grid), timeout=5))
+        replies.sort(key=lambda reply: order * reply.metadata.src_node_id)
+        arrays, _ = strategy.aggregate_train(1, replies)
+        assert arrays is not None
+        results.add(arrays["w"].data)
+    assert len(results) == 1
 
 
 def test_verdicts_are_lines_of_json_and_survive_a_torn_one(tmp_path: Path) -> None:
