@@ -14,7 +14,8 @@ from holdfast.training import model_factory
 from holdfast.training.weights import read_weights
 from tests.conftest import shared
 
-TINY = {"models": 12, "steps": 2, "batch_size": 8, "long_steps": 2, "baseline": False, "test_inputs": 10}
+TINY = {"models": 10, "steps": 2, "batch_size": 4, "baseline": False, "test_inputs": 3}
+"""As few classifiers as can certify anything at alpha = 0.2 for three inputs."""
 
 
 def write_batches(folder, rows=40):
@@ -29,7 +30,7 @@ def write_batches(folder, rows=40):
 
 def run(folder, out, resume=False, **options):
     config = ExamplesConfig(data="cifar10", data_dir=str(folder), **TINY | options)
-    return certify_run(config, out, alpha=0.05, seed=None if resume else "for tests", threads=1, resume=resume)
+    return certify_run(config, out, alpha=0.2, seed=None if resume else "for tests", threads=1, resume=resume)
 
 
 def forget(out, model):
@@ -45,7 +46,7 @@ def check(result, out):
     manifest = json.loads((out / "run.json").read_text())
     assert manifest["engine"] == "torch"
     assert [c.kind for c in result.certificates] == ["deployed", "secret", "data"]
-    assert result.votes.votes.shape == (12, 10)
+    assert result.votes.votes.shape == (10, 3)
     weights, _ = read_weights(out / "models" / "000003.safetensors")
     assert {"features.1.running_mean", "output.weight"} <= set(weights)
     assert all(tensor.isfinite().all() for tensor in weights.values())
@@ -57,13 +58,13 @@ def test_the_command_runs_on_the_official_files(tmp_path):
     result = run(tmp_path / "data", tmp_path / "run", size=20)
     check(result, tmp_path / "run")
     # A vote must not depend on other inputs: batch statistics at test time would let one change the vote for another.
-    x = load("cifar10", data_dir=tmp_path / "data").x_test[:10]
+    x = load("cifar10", data_dir=tmp_path / "data").x_test[:3]
     module = model_factory("resnet18-bn", (3, 32, 32), 10)()
     weights, _ = read_weights(tmp_path / "run" / "models" / "000003.safetensors")
     module.load_state_dict(weights)
     module.eval()
     with torch.inference_mode():
-        alone = [int(module(torch.from_numpy(x[at : at + 1])).argmax()) for at in range(10)]
+        alone = [int(module(torch.from_numpy(x[at : at + 1])).argmax()) for at in range(3)]
     assert alone == result.votes.votes[3].tolist()
     forget(tmp_path / "run", 3)
     again = run(tmp_path / "data", tmp_path / "run", resume=True)

@@ -57,7 +57,11 @@ def test_the_run_holds_every_stage(finished):
     assert "FedAvg" not in page
     table = pd.read_parquet(out / "certificates.parquet")
     assert {"label", "vote", "deployed_radius", "secret_radius", "data_radius", "data_margin"} <= set(table.columns)
-    assert not any("client" in text for c in result.certificates for text in c.assumptions)
+    told = " ".join(text for c in result.certificates for text in c.assumptions)
+    assert not any(word in told for word in ("client", "enrol", "group", "assignment"))  # words of the other unit
+    assert "40 random selections of 12" in page
+    assert "examples are counted, not attackers" in page
+    assert "many names" not in page
     manifest = json.loads((out / "run.json").read_text())
     assert manifest["job"] == "certify-data"
 

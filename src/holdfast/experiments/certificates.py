@@ -123,12 +123,44 @@ def certify_counts(
     )
 
 
+_OF_EXAMPLES = (
+    (
+        "malicious clients control at most the models they are members of: every model depends on its own clients only,"
+        " with its own seed and nothing computed across groups",
+        "a poisoned example reaches at most the models whose selections hold it: every model depends on its own "
+        "selection only, with its own seed and nothing computed across selections",
+    ),
+    (
+        "the number of clients and the assignment are fixed: m of the n enrolled clients are malicious",
+        "the number of examples and the selections are fixed: m of the n training examples are poisoned in place",
+    ),
+    (
+        "the set of malicious clients was fixed without knowledge of the assignment; what they do may depend on "
+        "everything",
+        "which examples are poisoned was settled without knowledge of the selections; what is written into them may "
+        "depend on everything",
+    ),
+    (
+        "the assignment was drawn after enrolment from a secret seed that no client knows or can influence; drawing it "
+        "again costs a new alpha",
+        "the selections were drawn when all examples were in, from a secret seed that no contributor knows or can "
+        "influence; drawing them again costs a new alpha",
+    ),
+    (
+        "m of the n enrolled clients are malicious; no client can enrol again under a new name after the groups are "
+        "known",
+        "at most m of the n training examples are poisoned; none changes its place once the selections are known",
+    ),
+)
+"""The assumptions about clients, as they read about training examples."""
+
+
 def _reword(certificate: Certificate, unit: str) -> Certificate:
     """The assumptions in terms of the unit."""
     if unit == CLIENTS:
         return certificate
-    told = tuple(text.replace("clients", unit).replace("client", unit[:-1]) for text in certificate.assumptions)
-    return replace(certificate, assumptions=told)
+    known = dict(_OF_EXAMPLES)
+    return replace(certificate, assumptions=tuple(known.get(text, text) for text in certificate.assumptions))
 
 
 def absences_told(votes: Votes) -> str | None:

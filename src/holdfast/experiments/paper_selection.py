@@ -18,6 +18,9 @@ SCHEMES = ("without", "with", "binomial")
 SCHEME_NAMES = MappingProxyType(
     {"without": "bagging without replacement", "with": "bagging with replacement", "binomial": "binomial selection"}
 )
+ROW_NAMES = MappingProxyType(
+    {"mnist-1-7": "MNIST 1/7", "mnist": "MNIST", "cifar10": "CIFAR-10", "digits-1-7": "digits 1/7"}
+)
 
 PUBLISHED: Mapping[str, Published] = MappingProxyType(
     {

@@ -22,6 +22,7 @@ from holdfast.experiments.events import Events, Silent
 from holdfast.experiments.paper_selection import (
     PANELS,
     PUBLISHED,
+    ROW_NAMES,
     SCHEME_NAMES,
     SCHEMES,
     Curve,
@@ -121,9 +122,8 @@ def formulas() -> list[Comparison]:
     def zero(scheme: str, count: int) -> int:
         return radius(scheme, "P6", PAIR, PAIR_SIZE, gap[count]) + 1
 
+    expected, low, high = _larger_than_3()
     one_sided = f"formula: T = {MODELS:,}, one-sided alpha = {ALPHA:g} per input"
-    share = float(binom.sf(3, PAIR, PAIR_SIZE / PAIR))
-    low, high = (float(binom.ppf(tail, MODELS, share)) for tail in (0.005, 0.995))
     return [
         _compare("zero-without", zero("without", MODELS), note=f"{one_sided}, all votes equal"),
         _compare(
@@ -135,12 +135,19 @@ def formulas() -> list[Comparison]:
         Comparison(
             PUBLISHED["sizes"].claim,
             PUBLISHED["sizes"].value,
-            MODELS * share,
+            expected,
             low,
             high,
             note="formula: the expected number, and where 99% of draws fall",
         ),
     ]
+
+
+def _larger_than_3() -> tuple[float, float, float]:
+    """Of 1,000 binomial selections, how many are larger than 3: the expected number, and where 99% of draws fall."""
+    share = float(binom.sf(3, PAIR, PAIR_SIZE / PAIR))
+    low, high = (float(binom.ppf(tail, MODELS, share)) for tail in (0.005, 0.995))
+    return MODELS * share, low, high
 
 
 def _compare(key: str, ours: float | None, *, note: str = "") -> Comparison:
@@ -188,7 +195,7 @@ def _curve(name: str, votes: Votes, *, dash: int = 0, color: int | None = None) 
 
 
 def _plot(title: str, series: Sequence[Series]) -> LinePlot:
-    return LinePlot(title, f"rho, poisoned {EXAMPLES}", "certified accuracy", tuple(series), steps=True)
+    return LinePlot(title, f"rho, poisoned {EXAMPLES}", "certified accuracy (%)", tuple(series), steps=True)
 
 
 def _trusted_only(runs: Runs[Scale], arm: str, length: float) -> list[Series]:
@@ -214,7 +221,9 @@ def _figure4(runs: Runs[Scale]) -> Plots:
                     series.append(_curve(words, runs.votes(arm), dash=int(curve.trusted > 0), color=number % 7))
                     series += _trusted_only(runs, arm, series[-1].x[-1])
             if series:
-                plots.append((f"figure-4-{row}-{scheme}", _plot(f"Figure 4: {row}, {SCHEME_NAMES[scheme]}", series)))
+                plots.append(
+                    (f"figure-4-{row}-{scheme}", _plot(f"Figure 4: {ROW_NAMES[row]}, {SCHEME_NAMES[scheme]}", series))
+                )
     return plots
 
 
@@ -238,7 +247,7 @@ def _figure5(runs: Runs[Scale]) -> Plots:
             "figure-5-top",
             LinePlot(f"Figure 5, top: {words}", "size of the selection", "selections", counts, percent=False),
         ),
-        ("figure-5-bottom", LinePlot(f"Figure 5, bottom: {words}", "size of the selection", "accuracy", by_size)),
+        ("figure-5-bottom", LinePlot(f"Figure 5, bottom: {words}", "size of the selection", "accuracy (%)", by_size)),
     ]
 
 
@@ -333,7 +342,9 @@ def _measured(runs: Runs[Scale]) -> list[Comparison]:
                 made.append(_compare(f"zero-{scheme}", zero, note=note))
         if runs.has(runs.scale.distribution):
             sizes, accuracy = _sizes_and_accuracies(runs.votes(runs.scale.distribution))
-            made.append(_compare("sizes", int((sizes > 3).sum()), note="measured: our draw"))
+            told, larger = PUBLISHED["sizes"], float((sizes > 3).sum())
+            words = "measured: our draw, and where 99% of draws fall"
+            made.append(Comparison(told.claim, told.value, larger, *_larger_than_3()[1:], note=words))
             accurate = int((accuracy > 0.8).sum())
         if runs.has(arm := f"two-phase-{PAIR_SIZE}"):
             phases = _phase_accuracies(runs, arm)

@@ -67,8 +67,9 @@ def not_covered(votes: Votes) -> tuple[str, ...]:
     design = votes.design
     told = []
     if not design.secret and "secret" in design.certificates:
+        drawn = "selections" if unit_of(votes) == EXAMPLES else "groups"
         told.append(
-            "The seed was chosen by the operator and is short: whoever guesses it knows the groups. "
+            f"The seed was chosen by the operator and is short: whoever guesses it knows the {drawn}. "
             "The certificate of kind secret then only holds against attackers who did not."
         )
     if unit_of(votes) == EXAMPLES and votes.facts.get("case") != 1:
@@ -94,6 +95,8 @@ def build_content(
     labels = votes.labels
     design = votes.design
     words = describe(design)
+    if unit_of(votes) == EXAMPLES:
+        words = words.replace("groups", "selections")
     results = manifest.get("results", {})
     return CertifyReport(
         title=f"Certified {'ensemble' if unit_of(votes) == CLIENTS else 'training data'}: {manifest['data']['name']}",

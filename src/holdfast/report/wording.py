@@ -86,10 +86,12 @@ KIND_TEXT_OF_EXAMPLES = {
 ALWAYS_LIMITS = (
     "Inputs that are manipulated when they are classified (adversarial examples). Only training is covered.",
     "A malicious server, or anyone who can change the models after training.",
-    "One attacker under many names: each name counts as a malicious participant of its own.",
     "Privacy. Robustness says nothing about what a model reveals about its training data.",
     "Predictions that are wrong with nobody malicious: a certificate keeps a prediction, it does not make it right.",
 )
+
+MANY_NAMES = "One attacker under many names: each name counts as a malicious participant of its own."
+MANY_EXAMPLES = "One attacker with many examples: examples are counted, not attackers."
 
 
 def kind_text(report: CertifyReport, kind: str) -> KindText:
@@ -196,7 +198,8 @@ def headline(report: CertifyReport) -> str:
 
 def limits(report: CertifyReport) -> tuple[tuple[str, str], ...]:
     """What is not covered: the run's own limits, those of every certificate, and those of one kind with its name."""
-    general = [(text, "") for text in (*report.not_covered, *ALWAYS_LIMITS)]
+    counted = MANY_NAMES if report.unit == "clients" else MANY_EXAMPLES
+    general = [(text, "") for text in (*report.not_covered, counted, *ALWAYS_LIMITS)]
     kinds = dict.fromkeys(s.kind for s in report.kinds)
     return tuple(
         dict.fromkeys([*general, *((text, kind) for kind in kinds for text in kind_text(report, kind).limits)])
