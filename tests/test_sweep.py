@@ -19,7 +19,8 @@ from holdfast.experiments.attacked import SimulateConfig, load_attacked
 from holdfast.experiments.experiment import parse_experiment, read_experiment
 from holdfast.experiments.run import fingerprint
 from holdfast.experiments.simulation import simulate
-from holdfast.experiments.sweep import Interval, cell_key, sweep
+from holdfast.experiments.sweep import cell_key, sweep
+from holdfast.experiments.sweep_result import Interval
 from holdfast.types import ArtifactError, ConfigError, ThreatModelError
 
 ROOT = Path(__file__).parents[1]

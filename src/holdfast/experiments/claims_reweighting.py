@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from holdfast.experiments.paper_reweighting import MIX_RATES, NAMES, OURS
-from holdfast.experiments.sweep import SweepResult
+from holdfast.experiments.sweep_result import SweepResult
 
 Sweeps = Mapping[str, SweepResult]
 Verdict = tuple[bool, str]

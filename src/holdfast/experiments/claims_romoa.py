@@ -25,7 +25,7 @@ from holdfast.experiments.paper_romoa import (
     arm_of,
     printed_twice,
 )
-from holdfast.experiments.sweep import SweepResult
+from holdfast.experiments.sweep_result import SweepResult
 from holdfast.report import Table
 
 MARGIN = 0.02

@@ -6,25 +6,25 @@ need is run once, and an interrupted reproduction goes on where it stopped.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from holdfast.certification import clopper_pearson_lower, clopper_pearson_upper
-from holdfast.experiments import paper_reweighting as paper
 from holdfast.experiments.attacked import load_data
 from holdfast.experiments.claims_reweighting import CLAIMS
 from holdfast.experiments.events import Events, Silent
+from holdfast.experiments.numbers_reweighting import Row, published_numbers
 from holdfast.experiments.paper_reweighting import NAMES, Scale, scale
 from holdfast.experiments.reproduction import Reproduction
-from holdfast.experiments.sweep import SweepResult, sweep
+from holdfast.experiments.sweep import sweep
+from holdfast.experiments.sweep_result import SweepResult
 from holdfast.report import Comparison, LinePlot, Series, Table, comparison_table
 from holdfast.types import ConfigError
 
 PRECISION = 0.005
-Row = tuple[str, int]
 
 
 def reproduce_reweighting(
@@ -144,53 +144,11 @@ def _shorter(chosen: Scale, sweeps: dict[str, SweepResult]) -> tuple[str, ...]:
 def _comparisons(chosen: Scale, sweeps: dict[str, SweepResult]) -> list[Comparison]:
     """Every number of Tables 1-4, 6, 7 and 8 and of the text on loans."""
     made = []
-    for claim, arm, rule, row, measure, published in _published():
+    for claim, arm, rule, row, measure, published in published_numbers():
         found = sweeps.get(arm) if arm in chosen.comparable else None
         known = found is not None and rule in found.experiment.rule_labels and row in found.experiment.rows()
         made.append(_compare(claim, found if known else None, rule, row, measure, published))
     return made
-
-
-def _published() -> Iterator[tuple[str, str, str, Row, str, float]]:
-    """(claim, sweep, rule, row, measure, value) of every published number."""
-    flips = (
-        ("Table 1", "cifar-label-flip", "cat to dog", paper.TABLE_1),
-        ("Table 2", "reviews", "all-label-flip", paper.TABLE_2),
-    )
-    for title, arm, attack, table in flips:
-        for rule, values in zip(NAMES, table, strict=True):
-            for m, value in enumerate(values):
-                yield f"{title}: {rule}, {m} attackers", arm, rule, (attack if m else "none", m), "accuracy", value
-    for title, arm, table3 in (
-        ("Table 3, MNIST", "mnist-backdoor", paper.TABLE_3_MNIST),
-        ("Table 3, CIFAR-10", "cifar-backdoor", paper.TABLE_3_CIFAR),
-    ):
-        for rule, four in zip(NAMES, table3, strict=True):
-            for place, value in enumerate(four):
-                attack, measure = ("naive", "replacement")[place // 2], ("accuracy", "success")[place % 2]
-                yield f"{title}: {rule}, {attack}, {measure}", arm, rule, (attack, 1), measure, value
-    for rule, (accuracy, success) in paper.LOAN.items():
-        if accuracy is not None:
-            yield f"Loans: {rule}, accuracy", "loan", rule, ("naive", 5), "accuracy", accuracy
-        yield f"Loans: {rule}, success", "loan", rule, ("naive", 5), "success", success
-    for rule, noisy in zip(NAMES, paper.TABLE_4, strict=True):
-        for std, value in zip(paper.STDS, noisy, strict=True):
-            row = (f"std {std}", 10) if std else ("none", 0)
-            yield f"Table 4: {rule}, std {std}", "mnist-noise", rule, row, "accuracy", value
-    settings = [f"{lam:g}/{delta:g}" for lam in paper.LAMBDAS for delta in paper.DELTAS]
-    for setting, six in zip(settings, paper.TABLE_6, strict=True):
-        for place, value in enumerate(six):
-            arm, m = ("mnist-lambda-iid", "mnist-lambda")[place // 3], (0, 5, 9)[place % 3]
-            words = f"Table 6{', i.i.d.' if place < 3 else ''}: lambda/delta {setting}, {m} attackers"
-            yield words, arm, setting, ("label-flip" if m else "none", m), "accuracy", value
-    for setting, seven in zip(settings[len(paper.DELTAS) :], paper.TABLE_7, strict=True):
-        for place, value in enumerate(seven):
-            rule, m = f"{paper.VARIANTS[place // 2][0]} {setting}", (0, 9)[place % 2]
-            row = ("label-flip" if m else "none", m)
-            yield f"Table 7: {rule}, {m} attackers", "mnist-variants", rule, row, "accuracy", value
-    for rate, value in zip(paper.MIX_RATES, paper.TABLE_8, strict=True):
-        words = f"mix rate {rate:g}"
-        yield f"Table 8: {words}", "reviews-blended", paper.OURS, (words, 4), "accuracy", value
 
 
 def _compare(claim: str, found: SweepResult | None, rule: str, row: Row, measure: str, published: float) -> Comparison:

@@ -16,7 +16,8 @@ from holdfast.experiments.events import Events, Silent
 from holdfast.experiments.paper_romoa import BASELINE, NAMES, on, scale
 from holdfast.experiments.reproduction import Plot, Reproduction
 from holdfast.experiments.simulate import simulate_run
-from holdfast.experiments.sweep import SweepResult, sweep
+from holdfast.experiments.sweep import sweep
+from holdfast.experiments.sweep_result import SweepResult
 from holdfast.experiments.verdict_report import figure_4
 from holdfast.report import LinePlot, Series
 from holdfast.types import ConfigError
