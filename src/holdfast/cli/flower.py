@@ -73,6 +73,21 @@ Examples:
     holdfast flower certify federation --out runs/hospitals --resume
 """
 
+_DEMO_HELP = """Show a federation of real processes on this machine survive hostile nodes that end Flower's FedAvg.
+
+A SuperLink and the nodes run on 127.0.0.1 with TLS and node authentication. Some nodes are hostile, in turn: one
+renames a key of its model, one sends NaN, one scales its model. The same rounds are run with Flower's own FedAvg and
+with a robust rule, on the handwritten digits.
+
+Examples:
+
+    holdfast flower demo
+
+    holdfast flower demo --rule median --rounds 3
+
+    holdfast flower demo --clients 4 --hostile 1 --rounds 1 --json
+"""
+
 _PROXY_HELP = """Run the proxy alone: it passes on the calls of Flower's nodes (POST /v1/fleet/...) and nothing else.
 
 `holdfast flower up` starts it by itself. docs/federation.md has the same rule for nginx.
@@ -230,6 +245,28 @@ def certify(
     show(result, as_json=as_json)
 
 
+def demo(
+    clients: Annotated[int, typer.Option(help="Nodes, each a process with its own key.")] = 10,
+    hostile: Annotated[int, typer.Option(help="How many of them are hostile; fewer than half.")] = 3,
+    rounds: Annotated[int, typer.Option(help="Rounds of each strategy.")] = 5,
+    rule: Annotated[str, typer.Option(help="The robust rule (see `holdfast rules`).")] = "trimmed-mean",
+    folder: Annotated[Path | None, typer.Option(help="Keep the federation here. Default: a temporary folder.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run the demonstration."""
+    from holdfast.cli.progress import Reporter
+    from holdfast.flower import require_flower
+
+    require_flower()
+    from holdfast.flower.demo import demonstrate
+
+    with Reporter(quiet=as_json) as reporter:
+        result = demonstrate(
+            clients=clients, hostile=hostile, rounds=rounds, rule=rule, folder=folder, listener=reporter
+        )
+    show(result, as_json=as_json)
+
+
 def proxy(
     listen: Annotated[str, typer.Option(help="host:port for nodes.")],
     superlink: Annotated[str, typer.Option(help="host:port of the SuperLink.")],
@@ -267,5 +304,6 @@ def register(parent: typer.Typer) -> None:
     app.command(help=_SETUP_HELP)(setup)
     app.command(help=_UP_HELP)(up)
     app.command(help=_CERTIFY_HELP)(certify)
+    app.command(help=_DEMO_HELP)(demo)
     app.command(help=_PROXY_HELP)(proxy)
     parent.add_typer(app)

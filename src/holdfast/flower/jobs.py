@@ -84,7 +84,8 @@ def run(
     server: str,
     client: str,
     listener: Listener,
-    check: Callable[[], None] | None = None,
+    fact: Callable[[Mapping[str, Any]], None] = lambda line: None,
+    check: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Submit a job as a Flower run and follow it to its end.
 
@@ -95,6 +96,7 @@ def run(
         server: the ServerApp, as `module:attribute`.
         client: the ClientApp.
         listener: hears what the job tells.
+        fact: hears every other line of the job's.
         check: called now and then; raises if something else has failed.
 
     Returns:
@@ -113,7 +115,7 @@ def run(
     write_atomically(app, text.encode())
     number = _submit(site, app.parent)
     try:
-        return _follow(journal, listener, check or (lambda: None))
+        return _follow(journal, listener, fact, check)
     except KeyboardInterrupt:
         listener.note("stopping the run")
         _flwr(site, "stop", str(number), CONNECTION)
@@ -137,7 +139,9 @@ def _flwr(site: Site, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([script("flwr"), *arguments], env=env, capture_output=True, text=True, check=False)
 
 
-def _follow(journal: Path, listener: Listener, check: Callable[[], None]) -> dict[str, Any]:
+def _follow(
+    journal: Path, listener: Listener, fact: Callable[[Mapping[str, Any]], None], check: Callable[[], None]
+) -> dict[str, Any]:
     """Pass on what the job tells, until it ends."""
     end = time.monotonic() + _START_SECONDS
     process: int | None = None
@@ -154,8 +158,10 @@ def _follow(journal: Path, listener: Listener, check: Callable[[], None]) -> dic
                 process = line["pid"]
             elif "failed" in line:
                 raise ProcessError(f"the ServerApp failed: {line['failed']}")
-            else:
+            elif "done" in line or "error" in line:
                 return dict(line)
+            else:
+                fact(line)
         check()
         if not alive:
             raise ProcessError("the ServerApp ended without a word; continue the run with --resume")
