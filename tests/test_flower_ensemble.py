@@ -20,6 +20,7 @@ from holdfast.flower import SafeGrid
 from holdfast.flower.ensemble_client import answer
 from holdfast.types import ConfigError
 from tests.flower_link import Link, grid_of
+from tests.flower_rows import rows_of, tensors, write_rows
 
 N, K, MODELS, ROUNDS = 6, 2, 6, 3
 SEED = "a secret of thirty-two characters"
@@ -29,20 +30,8 @@ SETTINGS = {"clients": N, "k": K, "models": MODELS, "rounds": ROUNDS, "model": "
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Rows of six clients of different size, and test rows."""
-    rng = np.random.default_rng(0)
-    sizes = rng.integers(20, 60, N)
-    client = np.repeat(np.arange(N), sizes)
-    centers = rng.normal(size=(3, 4)) * 2
-    y = rng.integers(0, 3, len(client))
-    x = (centers[y] + rng.normal(size=(len(y), 4))).astype(np.float32)
-    y_test = np.arange(90) % 3
-    x_test = (centers[y_test] + rng.normal(size=(90, 4))).astype(np.float32)
     path = tmp_path_factory.mktemp("data") / "rows.npz"
-    order = rng.permutation(len(y))  # clients' rows lie mixed, as in a real table
-    np.savez(
-        path, x=x[order], y=y[order], client=client[order], x_test=x_test, y_test=y_test, client_test=np.zeros(90, int)
-    )
+    write_rows(path, N)
     return path
 
 
@@ -51,12 +40,6 @@ def in_process(data, tmp_path_factory):
     """What `holdfast certify` makes of the same rows."""
     out = tmp_path_factory.mktemp("runs") / "in-process"
     return certify_run(CertifyConfig(str(data), partition="user", **SETTINGS), out, seed=SEED)
-
-
-def rows_of(data, client):
-    with np.load(data) as arrays:
-        mine = arrays["client"] == client
-        return arrays["x"][mine], arrays["y"][mine]
 
 
 def honest(data, client):
@@ -95,14 +78,8 @@ def changed(result, reference):
     names = [sorted(path.name for path in folder.iterdir()) for folder in folders]
     assert names[0] == names[1]
     assert len(names[0]) == MODELS
-    # The header names the run; the weights are the bytes after it.
-    weights = [[_tensors(folder / name) for name in names[0]] for folder in folders]
+    weights = [[tensors(folder / name) for name in names[0]] for folder in folders]
     return {j for j in range(MODELS) if weights[0][j] != weights[1][j]}
-
-
-def _tensors(path):
-    content = path.read_bytes()
-    return content[8 + int.from_bytes(content[:8], "little") :]
 
 
 def test_an_honest_run_is_the_in_process_run_to_the_bit(data, in_process, tmp_path):

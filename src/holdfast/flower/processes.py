@@ -99,6 +99,7 @@ class Processes:
     def stop(self, *names: str) -> None:
         """End these with all their children: first asked, then, after some seconds, killed."""
         stopping = [self._running.pop(name) for name in names]
+        orphans = _descendants({process.pid for process in stopping})  # Flower's children leave their group
         for process in stopping:
             _signal(process, signal.SIGTERM)
         end = time.monotonic() + _GRACE_SECONDS
@@ -107,6 +108,9 @@ class Processes:
                 process.wait(max(0.0, end - time.monotonic()))
             _signal(process, signal.SIGKILL)  # also what is left of its group
             process.wait()
+        for orphan in orphans & _processes().keys():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(orphan[0], signal.SIGKILL)
 
     def kill(self, name: str) -> None:
         """End a process with all its children by SIGKILL, as a crash or a power cut would."""
@@ -192,6 +196,25 @@ def last_words(log: Path) -> str:
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, number)
+
+
+def _processes() -> dict[tuple[int, int], int]:
+    """The parent of every process, by (pid, time of its start), where the system has a /proc to look into."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            fields = entry.read_text(errors="replace").rpartition(")")[2].split()
+            found[int(entry.parent.name), int(fields[19])] = int(fields[1])
+    return found
+
+
+def _descendants(parents: set[int]) -> set[tuple[int, int]]:
+    """The children of these processes, and theirs."""
+    processes, family, found = _processes(), set(parents), set()
+    while new := {key for key, parent in processes.items() if parent in family and key not in found}:
+        found |= new
+        family |= {pid for pid, _ in new}
+    return found
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

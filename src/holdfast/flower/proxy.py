@@ -126,6 +126,7 @@ def serve(upstream: str, *, host: str, port: int, ca: Path, certificate: Path, k
         port=port,
         ssl_certfile=certificate,
         ssl_keyfile=str(key),
+        ws="none",
         log_level="warning",
         access_log=False,
         server_header=False,

@@ -136,8 +136,9 @@ def create(
     Raises:
         ConfigError: the folder is not empty, a port is taken, or numbers that make no sense.
     """
-    if clients < 1:
-        raise ConfigError(f"clients = {clients} must be at least 1")
+    for name, value in (("clients", clients), ("days", days)):
+        if value < 1:
+            raise ConfigError(f"{name} = {value} must be at least 1")
     if examples is not None and (len(examples) != clients or min(examples) < 1):
         raise ConfigError(f"examples must be {clients} whole numbers of at least 1, one per client")
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
