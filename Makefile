@@ -45,7 +45,7 @@ docs: $(VENV)/.installed
 # Every claim beside its peers, in small; a peer that is not installed is reported as such. Full runs: see each file.
 bench: $(VENV)/.installed-test
 	for claim in certify_ten_thousand_inputs coordinate_wise_rules residual_reweighting aggregation_rules romoa_step \
-		training_rounds certificates_at_scale; do $(BIN)/python benchmarks/$$claim.py --quick || exit 1; done
+		training_rounds certificates_at_scale flower_strategy; do $(BIN)/python benchmarks/$$claim.py --quick || exit 1; done
 
 clean:
 	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache

@@ -1,11 +1,10 @@
 """What a strategy itself costs per round: 10 replies of 1,000,000 parameters in, the next global model out, one core.
 
-    python benchmarks/flower_strategy.py [--quick] [--round-seconds S]
+    python benchmarks/flower_strategy.py [--quick]
 
 Ours: identify, check and decode every reply, screen, run the rule with its verdict, encode (`aggregate_train`, with
 the next round's `configure_train`). Flower's: `aggregate_train` of its own strategies on the same replies, in the same
-run. A real round for comparison: `--round-seconds`, as measured with `holdfast flower demo` or any federation; without
-it the shortest round anybody saw on this transport, one node and 4 MB (`SHORTEST_ROUND`).
+run. What a real round takes is measured by benchmarks/flower_round.py.
 """
 
 from __future__ import annotations
@@ -53,9 +52,6 @@ COORDINATE_WISE = (
 OTHERS = ("mean", "krum", "multi-krum", "geometric-median", "foolsgold", "centered-clipping", "romoa")
 TAU = 4
 """Local steps between Romoa's syncs."""
-
-SHORTEST_ROUND = 6.0
-"""Seconds: one real SuperNode on an idle machine, nearly all of it Flower starting a process and polling."""
 
 
 def model(rng: np.random.Generator, scale: float) -> ArrayRecord:
@@ -133,7 +129,6 @@ def rule(name: str, f: int) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two turns, nothing saved")
-    parser.add_argument("--round-seconds", type=float, default=SHORTEST_ROUND, help="a real round, in seconds")
     options = parser.parse_args()
     logging.getLogger("flwr").setLevel(logging.ERROR)
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
@@ -153,9 +148,8 @@ def main() -> None:
     print(f"{machine()}\nn = {n}, d = {d:,}, processor seconds per round, one core")
     median = seconds["Flower FedMedian"]
     for name, took in seconds.items():
-        share = took / options.round_seconds
         kind = " (coordinate-wise)" if name in COORDINATE_WISE else ""
-        print(f"{name + kind:42} {took:7.3f} s  {took / median:5.2f} of FedMedian  {share:6.1%} of a round")
+        print(f"{name + kind:42} {took:7.3f} s  {took / median:5.2f} of FedMedian")
     ways = [romoa_sync(per_step, start, models) for per_step in (False, True)]
     for way in ways:
         print(
@@ -167,9 +161,7 @@ def main() -> None:
             {"strategy": name, "seconds": took, "coordinate_wise": name in COORDINATE_WISE}
             for name, took in seconds.items()
         ]
-        print(
-            "saved", save("flower_strategy", rows, n=n, d=d, round_seconds=options.round_seconds, tau=TAU, romoa=ways)
-        )
+        print("saved", save("flower_strategy", rows, n=n, d=d, tau=TAU, romoa=ways))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from holdfast.types import ConfigError
 
 pytest.importorskip("flwr", reason="Flower is not installed: pip install 'holdfast[flower]'")
 
+import httpx
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 
 from holdfast.flower import SafeGrid
@@ -158,6 +159,22 @@ def test_a_refused_message_is_reported() -> None:
     link.PushMessages = refuse  # type: ignore[method-assign]
     list(grid.send_and_receive([message_for(i, RecordDict({})) for i in NODES], timeout=1.0))
     assert [o.kind for o in grid.outcomes] == ["answered", "answered", "error", "answered"]
+
+
+def test_a_superlink_that_is_away_for_a_while_costs_nobody() -> None:
+    link = Link(dict.fromkeys(NODES, honest))
+    pull, refused = link.PullMessages, dict.fromkeys(range(6))
+
+    def flaky(request: Any) -> Any:
+        if refused:
+            refused.popitem()
+            raise httpx.ConnectError("connection refused")
+        return pull(request)
+
+    link.PullMessages = flaky  # type: ignore[method-assign]
+    grid = SafeGrid(grid_of(link), poll=0.01)
+    list(grid.send_and_receive([message_for(i, RecordDict({})) for i in NODES], timeout=5.0))
+    assert [o.kind for o in grid.outcomes] == ["answered"] * len(NODES)
 
 
 def test_a_hanging_pull_does_not_outlast_the_timeout() -> None:

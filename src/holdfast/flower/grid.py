@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import httpx
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
@@ -62,6 +63,7 @@ class SafeGrid(Grid):
       number, so that nobody can guess an id and answer for somebody else; ids are never logged.
     - *Isolation.* What raises while one reply is pulled (hostile bytes, a memory limit) costs that reply alone. So does
       a reply that is announced and not uploaded: it holds one thread until Flower gives up on it.
+      A SuperLink that cannot be reached for a while costs nobody anything but time.
     - *Time.* `timeout` must be given. A reply is looked for at once, then ever more rarely: after s seconds every
       `max(poll, s / 20)` seconds, at most every 3, so waiting adds no more than a twentieth to a round.
 
@@ -175,6 +177,8 @@ def _pull_all(grid: SafeGrid, pending: dict[int, str], start: float, deadline: f
                 return
             try:
                 replies, problem = list(grid.grid.pull_messages([pending[i]])), None
+            except (OSError, httpx.TransportError):  # the SuperLink cannot be reached: nobody's fault, look again
+                replies, problem = [], None
             except BaseException as raised:  # whatever a hostile reply makes Flower raise
                 replies, problem = [], raised
             waited = time.monotonic() - start

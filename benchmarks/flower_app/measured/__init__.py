@@ -1,0 +1,1 @@
+"""A Flower app for benchmarks/flower_round.py."""
