@@ -5,7 +5,6 @@ Run: python benchmarks/readme.py
 
 from __future__ import annotations
 
-import json
 import re
 import statistics
 import sys
@@ -13,26 +12,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from rules_tables import coordinate_pairs, files_memory, matrix_pairs, residual_pairs, rules_speed
+from tables import markdown, result
+
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
 PEERS = {
     "plain": "plain PyTorch loop",
     "flower": "Flower simulation",
     "pfl": "pfl-research",
     "torch": "holdfast, torch",
 }
-SETTINGS = ((10, 1_000_000), (100, 1_000_000))
-
-
-def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """A Markdown table; the first `left` columns hold words."""
-    rule = ["---" if i < left else "---:" for i in range(len(columns))]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (columns, rule, *rows))
-
-
-def result(name: str) -> Any:
-    """A result file by name."""
-    return json.loads((RESULTS / f"{name}.json").read_text())
 
 
 def mnist_designs() -> str:
@@ -84,23 +73,6 @@ def training_speed() -> str:
             cells.append([name, words, f"{rate:,.0f}", f"{ours / rate:.1f}x", peak])
     head = ["network", "engine", "samples per CPU-second", "holdfast is faster by", "of the core's fp32 peak"]
     return markdown(head, cells, left=2)
-
-
-def rules_speed() -> str:
-    """Nanoseconds per coordinate of the rules, and how many times slower the peers are."""
-    cells = []
-    for row in result("coordinate_wise_rules")["rows"]:
-        if (row["n"], row["d"]) in SETTINGS:
-            ratios = {peer: time / row["ns_rule"] for peer, time in row["ns_peers"].items()}
-            shown = [f"{ratios[peer]:.0f}x" if peer in ratios else "–" for peer in ("Flower", "ByzFL torch")]
-            cells.append([row["rule"].replace("_", " "), str(row["n"]), f"{row['ns_rule']:.1f}", *shown])
-    for row in result("residual_reweighting")["rows"]:
-        if row["n"] in (10, 100):
-            ratio = row["us_published"] / row["us_ours"]
-            words = [f"{ratio:.0f}x (the authors' algorithm)", "–"]
-            cells.append(["residual reweighting", str(row["n"]), f"{1000 * row['us_ours']:.1f}", *words])
-    head = ["rule", "clients", "ns per coordinate", "Flower is slower by", "ByzFL is slower by"]
-    return markdown(head, cells)
 
 
 def certify_speed() -> str:
@@ -288,6 +260,12 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "ensemble-published": ensemble_published,
         "training-speed": training_speed,
         "rules-speed": rules_speed,
+    },
+    "docs/speed.md": {
+        "coordinate-pairs": coordinate_pairs,
+        "residual-pairs": residual_pairs,
+        "matrix-pairs": matrix_pairs,
+        "files-memory": files_memory,
     },
     "docs/flower.md": {"flower-cost": flower_cost, "flower-romoa": flower_romoa},
     "docs/certificates.md": {"certify-speed": certify_speed, "certificates-at-scale": certificates_at_scale},
