@@ -8,11 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.aggregation import Median, TrimmedMean
+from holdfast.aggregation import Median, TrimmedMean, kernels
 from holdfast.aggregation.plans import Given, gather
 from holdfast.aggregation.screening import screen
 from holdfast.aggregation.stacking import MemoryRows
-from tests.rules_under_test import any_rule, ident, rules
+from tests.rules_under_test import any_rule, ident, involves, rules
 
 ROWS = np.random.default_rng(0).normal(size=(13, 37)).astype(np.float32)
 
@@ -44,6 +44,49 @@ def test_tensors_off_the_host_take_the_same_path_in_torch(rule: Any) -> None:
     value = gather(rule.plan(screened, given), screened)
     assert isinstance(value, torch.Tensor)
     np.testing.assert_allclose(value.numpy(), rule(tensor.numpy()), rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("rule", rules(1), ids=ident)
+def test_only_small_matrices_leave_a_device(rule: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the path a device takes, nothing as long as a row is brought to the host, and nothing becomes an array there.
+
+    What `cpu()` gives may become an array; any other tensor could not on a real device.
+    """
+    n, d = 13, 5000
+    tensor = torch.from_numpy(np.random.default_rng(1).normal(size=(n, d)).astype(np.float32))
+    tensor[2, 5] = torch.nan
+    rows = MemoryRows(tensor, n, d, np.dtype(np.float32))
+    moved: list[torch.Tensor] = []
+    to_host, to_array = torch.Tensor.cpu, torch.Tensor.numpy
+
+    def cpu(self: torch.Tensor) -> torch.Tensor:
+        moved.append(to_host(self).clone())
+        return moved[-1]
+
+    def numpy(self: torch.Tensor) -> np.ndarray:
+        assert any(self is host for host in moved), "a tensor on a device has no array"
+        return to_array(self)
+
+    monkeypatch.setattr(torch.Tensor, "cpu", cpu)
+    monkeypatch.setattr(torch.Tensor, "numpy", numpy)
+    for module in ("tensors", "residuals"):
+        monkeypatch.setattr(f"holdfast.aggregation.kernels.{module}._on_host", lambda _: False)
+    screened = screen(rows)
+    assert screened.bad.tolist() == [i == 2 for i in range(n)]
+    value = gather(rule.plan(screened, Given(clients=tuple(range(n)))), screened)
+    assert isinstance(value, torch.Tensor)
+    if not involves(rule, ("Romoa",)):  # it compares a sample of parameters, gathered on the host
+        assert max((host.numel() for host in moved), default=0) <= n * n
+
+
+@pytest.mark.parametrize("name", ["median", "trimmed_mean", "mean_around_median", "column_sort"])
+def test_coordinate_wise_kernels_need_no_values_on_the_host(name: str) -> None:
+    """Tensors on the meta device have a shape and no values: whatever brought one to the host would fail."""
+    tensor = torch.empty(2, 9, 40, dtype=torch.float16, device="meta")
+    result = getattr(kernels, name)(*((tensor,) if name in ("median", "column_sort") else (tensor, 2)))
+    assert result.device.type == "meta"
+    assert result.dtype == torch.float16
+    assert result.shape == ((2, 9, 40) if name == "column_sort" else (2, 40))
 
 
 @given(any_rule(1), st.integers(0, 2), st.sampled_from((np.float16, np.float32, np.float64)), st.integers(0, 99))

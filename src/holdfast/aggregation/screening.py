@@ -204,9 +204,9 @@ def _norms(rows: Rows) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         with np.errstate(all="ignore"):
             sums = square_sums(block)
             for i in np.flatnonzero(~(np.isfinite(sums) & (sums > VANISHING))):
-                values = block[int(i)].double().cpu().numpy() if is_tensor(block) else block[i].astype(np.float64)
-                finite[i] &= bool(np.isfinite(values).all())
-                sums[i] = np.dot(values, values)
+                values: Any = block[int(i)].double() if is_tensor(block) else block[i].astype(np.float64)
+                finite[i] &= bool(abs(values).max() < np.inf)
+                sums[i] = float(values @ values)
             squares += sums
     return squares, finite
 

@@ -49,11 +49,15 @@ class Confidence(NamedTuple):
 def middle(values: Tensor) -> Tensor:
     """Median along the second to last dimension, the mean of the two middle values for an even count."""
     lo, hi = middle_ranks(values.shape[-2])
-    if values.device.type == "cpu":  # NumPy selects with vector instructions where torch sorts
+    if _on_host(values):  # NumPy selects with vector instructions where torch sorts
         ranked = torch.from_numpy(np.partition(values.mT.contiguous().numpy(), (lo, hi - 1), axis=-1)).mT
     else:
         ranked = values.sort(dim=-2).values
     return (ranked[..., lo, :] + ranked[..., hi - 1, :]) / 2
+
+
+def _on_host(values: Tensor) -> bool:
+    return values.device.type == "cpu"
 
 
 def line(ranked: Tensor, o: Options) -> Lines:
