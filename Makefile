@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet -c constraints.txt
 
-.PHONY: demo test test-slow lint format docs bench clean
+.PHONY: demo test test-slow test-flower lint format docs bench clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +25,10 @@ test: $(VENV)/.installed-test
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -q -m slow
+
+# A federation of real processes on the loopback interface.
+test-flower: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -q -m flower
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check src tests benchmarks

@@ -161,6 +161,7 @@ def test_absences_are_in_the_manifest_and_in_the_certificate(data, tmp_path):
     mine = sorted(models_of(result.votes.design, 2))
     expected = {"clients": [2], "models": mine, "rounds": ROUNDS}
     assert load_votes(Run(tmp_path / "run")).facts["absences"] == expected
+    assert Run(tmp_path / "run").manifest()["absences"] == expected
     lines = [json.loads(line) for line in (tmp_path / "run" / ABSENCES).read_text().splitlines() if line]
     assert [line["round"] for line in lines] == list(range(ROUNDS))
     assert all(line["client"] == 2 and line["kind"] == "error" for line in lines)

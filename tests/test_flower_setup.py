@@ -1,6 +1,7 @@
 """The safe set-up: certificates and keys, the proxy, the watchdog, and one sentence for everything that is wrong."""
 
 import http.client
+import importlib.metadata
 import os
 import socket
 import ssl
@@ -25,6 +26,7 @@ from starlette.routing import Route
 
 from holdfast.cli import main
 from holdfast.flower import credentials
+from holdfast.flower.jobs import alone
 from holdfast.flower.processes import ProcessError, Processes, free_ports
 from holdfast.flower.proxy import FLEET_CALLS, fleet_proxy
 from holdfast.flower.site import create, open_site
@@ -110,6 +112,23 @@ def test_what_is_wrong_is_said_in_one_sentence(site, tmp_path, refused):
     assert "less than half of the 4 nodes" in refused("demo", "--clients", 4, "--hostile", 2)
     assert "fewer than the 5 that krum needs" in refused("demo", "--clients", 4, "--hostile", 1, "--rule", "krum")
     assert "did you mean 'median'" in refused("demo", "--rule", "medan")
+
+
+def test_without_flower_the_extra_is_named(tmp_path, monkeypatch, refused):
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    for words in (("demo",), ("setup", tmp_path / "new", "--clients", 2), ("up", tmp_path)):
+        assert "pip install 'holdfast[flower]'" in refused(*words)
+
+
+def test_two_jobs_do_not_work_on_one_run(tmp_path):
+    refused = pytest.raises(ConfigError, match="still works on runs/a")
+    with alone(tmp_path, "runs/a"), alone(tmp_path, "runs/b"), refused, alone(tmp_path, "runs/a"):
+        pass
+    with alone(tmp_path, "runs/a"):
+        pass
 
 
 def test_wrong_certificate_paths_are_named(site, tmp_path, refused):

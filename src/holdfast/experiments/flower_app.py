@@ -16,6 +16,7 @@ from typing import Any
 
 from holdfast.experiments.certify import certify_run
 from holdfast.experiments.enrolled import EnrolledConfig, GridWorkshop
+from holdfast.flower import jobs
 from holdfast.flower.ensemble import server_app, wait_for_nodes
 from holdfast.flower.grid import SafeGrid
 from holdfast.flower.jobs import Journal
@@ -29,7 +30,9 @@ def run_job(grid: SafeGrid, run_config: Mapping[str, Any]) -> None:
     journal = Journal(path)
     journal.tell(pid=os.getpid())
     try:
-        _certify(json.loads(path.read_text(encoding="utf-8")), grid, journal)
+        job = json.loads(path.read_text(encoding="utf-8"))
+        with jobs.alone(path.parent, job["out"]):
+            _certify(job, grid, journal)
     except HoldfastError as problem:
         journal.tell(error=str(problem))
     except BaseException as problem:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
 import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from holdfast.files import write_atomically
 from holdfast.flower.processes import ProcessError, script
 from holdfast.flower.site import CONNECTION, Site
+from holdfast.types import ConfigError
 
 _APP = """[build-system]
 requires = ["hatchling"]
@@ -74,6 +78,22 @@ class Journal:
 def journal_of(job: Path) -> Path:
     """Where the job in this file tells how it goes."""
     return job.with_suffix(".journal")
+
+
+@contextmanager
+def alone(folder: Path, what: str) -> Iterator[None]:
+    """Hold the only right to work on something; it ends with the process, however that ends.
+
+    Raises:
+        ConfigError: another process holds it, for example a ServerApp whose command was killed.
+    """
+    name = hashlib.sha256(what.encode()).hexdigest()[:16]
+    with (folder / f"{name}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(f"another ServerApp still works on {what}; wait for it, or stop its run") from None
+        yield
 
 
 def run(
