@@ -1,7 +1,11 @@
 """On SafeGrid no reply costs anybody but its sender, and identity is ours."""
 
+import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -189,8 +193,43 @@ def test_a_timeout_must_be_given(timeout: Any) -> None:
         SafeGrid(grid_of(Link({}))).send_and_receive([], timeout=timeout)
 
 
+AMPLIFIED = """
+import json
+from flwr.app import ArrayRecord, Array
+from holdfast.flower import SafeGrid
+from tests.test_flower_grid import *
+
+def amplifies(message):
+    # One chunk of 4 MB, named 2000 times: 8 GB once it is put together.
+    array = Array(np.zeros(1 << 19))
+    reply = Message(RecordDict({"arrays": ArrayRecord({"w": array})}), reply_to=message)
+    wire = Wire.of(reply)
+    name = next(name for name, content in wire.contents.items() if b"arraychunk_ids" in content)
+    head, _, body = wire.contents[name].partition(b"\\x00")
+    told = json.loads(body) | {"arraychunk_ids": [0] * 2000}
+    wire.contents[name] = head + b"\\x00" + json.dumps(told).encode()
+    return wire
+
+link = Link(dict.fromkeys(NODES, honest) | {BAD: amplifies})
+grid = SafeGrid(grid_of(link), poll=0.01, memory=2 << 30)
+list(grid.send_and_receive([message_for(i, RecordDict({})) for i in NODES], timeout=60.0))
+print([(o.kind, "MemoryError" in o.reason) for o in grid.outcomes])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux tells how much memory a process has")
+def test_a_small_upload_that_unpacks_to_8_gb_costs_its_sender() -> None:
+    root = Path(__file__).resolve().parents[1]
+    env = {**os.environ, "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", AMPLIFIED], capture_output=True, text=True, env=env, check=False)
+    good, bad = ("answered", False), ("malformed", True)
+    assert done.stdout == f"{[good, good, bad, good]}\n", done.stderr
+
+
 def test_options_are_checked() -> None:
     with pytest.raises(ConfigError, match="poll"):
         SafeGrid(grid_of(Link({})), poll=0)
     with pytest.raises(ConfigError, match="threads"):
         SafeGrid(grid_of(Link({})), threads=0)
+    with pytest.raises(ConfigError, match="memory must be a number of bytes above 0"):
+        SafeGrid(grid_of(Link({})), memory=0)

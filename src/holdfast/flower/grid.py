@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import httpx
@@ -67,23 +68,29 @@ class SafeGrid(Grid):
     - *Time.* `timeout` must be given. A reply is looked for at once, then ever more rarely: after s seconds every
       `max(poll, s / 20)` seconds, at most every 3, so waiting adds no more than a twentieth to a round.
 
-    It uses Flower's public calls only. What it cannot do is bound what a single reply takes while Flower itself
-    decodes it: limit the process's memory (`ulimit -v`) and the size of requests (the proxy) as well.
+    - *Memory.* Flower decodes a reply before anybody can look at it, and a small upload may name one chunk a thousand
+      times. `memory` bounds the process: the pull that goes beyond it fails, and costs its sender.
+
+    It uses Flower's public calls only.
 
     Args:
         grid: the grid Flower hands to the ServerApp.
         poll: shortest time between two looks for the same reply, in seconds.
         threads: pulls at the same time. More nodes than this that stall their uploads on purpose delay the others.
+        memory: bytes of address space this process may take beyond what it has now, from here on (POSIX; threads
+            reserve about 0.1 GB each). It should hold all replies of a round several times. None: no limit.
 
     Raises:
-        ConfigError: `poll` or `threads` out of range, and sending without a timeout.
+        ConfigError: `poll`, `threads` or `memory` out of range or not possible here, and sending without a timeout.
     """
 
-    def __init__(self, grid: Grid, *, poll: float = 0.1, threads: int = 64) -> None:
+    def __init__(self, grid: Grid, *, poll: float = 0.1, threads: int = 64, memory: int | None = None) -> None:
         if not 0 < poll < math.inf:
             raise ConfigError(f"poll must be a time in seconds above 0, got {poll!r}")
         if threads < 1:
             raise ConfigError(f"threads must be at least 1, got {threads!r}")
+        if memory is not None:
+            limit_memory(memory)
         self.grid = grid
         self.poll = poll
         self.threads = threads
@@ -223,6 +230,25 @@ def _outcome(message: Message, message_id: str | None, pulled: _Pulled | None, t
         reason = "the reply names another sender or another message"
         return Outcome(node, "malformed", reason=reason, seconds=pulled.seconds)
     return Outcome(node, "answered", reply, seconds=pulled.seconds)
+
+
+def limit_memory(extra: int) -> None:
+    """Let this process take so many bytes of address space beyond what it has now; more is a MemoryError.
+
+    Raises:
+        ConfigError: not a positive number, or a system that cannot.
+    """
+    if extra < 1:
+        raise ConfigError(f"memory must be a number of bytes above 0, got {extra!r}")
+    try:
+        import resource
+
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        _, most = resource.getrlimit(resource.RLIMIT_AS)
+        soft = taken + extra if most == resource.RLIM_INFINITY else min(taken + extra, most)
+        resource.setrlimit(resource.RLIMIT_AS, (soft, most))
+    except (ImportError, OSError, ValueError) as problem:
+        raise ConfigError(f"memory = {extra}: this system cannot limit a process's memory ({problem})") from problem
 
 
 def error_of(reply: Message) -> str:
