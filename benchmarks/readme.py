@@ -281,6 +281,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
     },
     "docs/simulate.md": {
         "digits-attacks": lambda: sweep_table("sweep_digits_attacks", success=("backdoor, m=6",)),
+        "adaptive-attacks": lambda: sweep_table("sweep_adaptive_attacks"),
         "simulation-speed": simulation_speed,
         "rule-shares": rule_shares,
     },
