@@ -23,8 +23,9 @@ from holdfast.experiments.enrolled import ABSENCES
 from holdfast.experiments.federation import CertifyConfig
 from holdfast.experiments.flower_certify import CLIENT_APP, certify_on_nodes
 from holdfast.flower.credentials import make_node_key
+from holdfast.flower.hosting import node_command, start_node, start_server, start_superlink
 from holdfast.flower.processes import ProcessError, Processes, free_ports
-from holdfast.flower.site import Site, create, node_command, start_node, start_server, start_superlink
+from holdfast.flower.site import Site, create
 from tests.flower_rows import rows_of, tensors, write_rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.flower]

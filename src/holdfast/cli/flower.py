@@ -154,9 +154,10 @@ def up(
     from holdfast.flower import require_flower
 
     require_flower()
+    from holdfast.flower.hosting import node_command, start_server
     from holdfast.flower.processes import Processes
     from holdfast.flower.rehearsal import rows_of, start_nodes
-    from holdfast.flower.site import node_command, open_site, start_server
+    from holdfast.flower.site import open_site
 
     site = open_site(federation)
     if nodes:

@@ -19,10 +19,11 @@ from holdfast.aggregation import RULES, make
 from holdfast.files import write_atomically
 from holdfast.flower import jobs
 from holdfast.flower.demo_client import BEHAVIORS
+from holdfast.flower.hosting import start_node, start_server
 from holdfast.flower.jobs import Listener
 from holdfast.flower.processes import Processes
 from holdfast.flower.rehearsal import deal, rows_of
-from holdfast.flower.site import Site, create, start_node, start_server
+from holdfast.flower.site import Site, create
 from holdfast.types import ConfigError
 
 HOSTILE = tuple(name for name in BEHAVIORS if name != "honest")

@@ -46,11 +46,16 @@ class Processes:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._previous is None:  # not the main thread, which alone may handle signals
+            self.stop(*self._running)
+            return
+        impatient = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave processes behind
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         try:
             self.stop(*self._running)
         finally:
-            if self._previous is not None:
-                signal.signal(signal.SIGTERM, self._previous)
+            signal.signal(signal.SIGINT, impatient)
+            signal.signal(signal.SIGTERM, self._previous)
 
     def start(self, name: str, command: Sequence[str], env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
         """Start a process under a name that is not running; its output goes to `logs/name.log`."""

@@ -10,8 +10,9 @@ import numpy as np
 
 from holdfast.data import Dataset, Partition
 from holdfast.files import write_atomically
+from holdfast.flower.hosting import start_node
 from holdfast.flower.processes import Processes
-from holdfast.flower.site import Site, start_node
+from holdfast.flower.site import Site
 from holdfast.types import ConfigError
 
 ROWS = "rows.npz"
