@@ -4,6 +4,7 @@ In process, on Flower's own grid and serialization; tests/test_flower_processes.
 """
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,10 +15,13 @@ from holdfast.experiments.certificates import certify_votes
 from holdfast.experiments.certify import certify_run
 from holdfast.experiments.enrolled import ABSENCES, EnrolledConfig, GridWorkshop
 from holdfast.experiments.federation import CertifyConfig
+from holdfast.experiments.flower_app import job_for, run_job
 from holdfast.experiments.recertify import load_votes, recertify_run
 from holdfast.experiments.run import Run
 from holdfast.flower import SafeGrid
 from holdfast.flower.ensemble_client import answer
+from holdfast.flower.jobs import journal_of
+from holdfast.flower.site import create
 from holdfast.types import ConfigError
 from tests.flower_link import Link, grid_of
 from tests.flower_rows import rows_of, tensors, write_rows
@@ -232,3 +236,32 @@ def test_real_clients_need_a_grid(data, tmp_path):
     config = EnrolledConfig(str(data), examples=sizes_of(data), **SETTINGS)
     with pytest.raises(ConfigError, match="holdfast flower certify"):
         certify_run(config, tmp_path / "run", seed=SEED)
+
+
+def test_a_job_tells_how_it_ends(data, in_process, tmp_path):
+    """The ServerApp's own function: nodes that are not connected are one sentence, an honest run is the other's."""
+    site = create(tmp_path / "site", N, examples=sizes_of(data))
+    site.save_enrolled([replace(row, node_id=NODES[row.client]) for row in site.enrolled()])
+    link = federation(data)
+    settings = SETTINGS | {"data": str(data), "site": str(site.path), "examples": sizes_of(data)}
+    options = {"alpha": 0.001, "seed": SEED, "resume": False, "keep_models": True}
+    options |= {"engine": "auto", "threads": 1, "wait": 0.1}
+    job = tmp_path / "job.json"
+
+    def lines_of(out):
+        made = job_for(EnrolledConfig(**settings), out, options=options, given={}, command="holdfast")
+        job.write_text(json.dumps(made))
+        run_job(SafeGrid(grid_of(link), poll=0.01), {"job": str(job)})
+        lines = [json.loads(line) for line in journal_of(job).read_text().splitlines()]
+        journal_of(job).unlink()
+        assert list(lines[0]) == ["pid"]
+        return lines
+
+    away = link.nodes.pop(NODES[4])
+    last = lines_of(tmp_path / "refused")[-1]["error"]
+    assert last == "6 clients are enrolled, but only 5 nodes are connected after 0.1 s; start the nodes of clients 4"
+    assert not (tmp_path / "refused").exists()
+    link.nodes[NODES[4]] = away
+    assert lines_of(tmp_path / "run")[-1] == {"done": True}
+    assert changed(recertify_run(tmp_path / "run"), in_process) == set()
+    assert "already holds a run" in lines_of(tmp_path / "run")[-1]["error"]

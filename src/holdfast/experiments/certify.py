@@ -223,6 +223,7 @@ def _train(
         peak_memory_mib=_peak_memory(),
         engine=trainer.engine,
         **({} if workshop.place is None else {"place": str(workshop.place)}),
+        **{name: votes.facts[name] for name in ("absences",) if name in votes.facts},
     )
     return votes
 
