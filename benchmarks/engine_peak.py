@@ -25,8 +25,9 @@ from rounds_task import NETWORKS  # noqa: E402
 from holdfast.training.compiled.crew import Workspace  # noqa: E402
 from holdfast.training.compiled.engine import programs  # noqa: E402
 from holdfast.training.compiled.layers import layer_backward, layer_forward  # noqa: E402
-from holdfast.training.compiled.plan import CONV, LINEAR, POOL, make_plan, place_weights  # noqa: E402
+from holdfast.training.compiled.plan import CONV, LINEAR, POOL, make_plan  # noqa: E402
 from holdfast.training.compiled.spec import read_layers  # noqa: E402
+from holdfast.training.compiled.weights import place_weights  # noqa: E402
 from peak import peak_flops  # noqa: E402
 
 BATCH = 32

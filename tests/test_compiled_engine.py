@@ -15,6 +15,7 @@ from torch import nn
 
 from holdfast.training import FedAvg
 from holdfast.training.compiled import CompiledTrainer
+from holdfast.training.compiled.dual import FRESH, PLAIN
 from holdfast.training.models import model_factory
 from holdfast.types import ConfigError
 from tests.training_cases import Rows, federation, plain_fedavg
@@ -37,6 +38,15 @@ def small_cnn():
         *(nn.Conv2d(5, 7, (2, 3), bias=False), nn.MaxPool2d(2), nn.ReLU()),
         *(nn.Flatten(), nn.Linear(14, 9), nn.ReLU(), nn.Linear(9, 3)),
     )
+
+
+def small_mlp():
+    return nn.Sequential(nn.Linear(7, 18, bias=False), nn.ReLU(), nn.Linear(18, 5), nn.ReLU(), nn.Linear(5, 3))
+
+
+# Of the dense one's clients some hold few enough rows for the dual form of the first layer, and some do not.
+KINDS = {"convolutional": {}, "dense": {"factory": small_mlp, "shape": (7,)}}
+every_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 
 
 def small_trainer(seed=1, threads=1, factory=small_cnn, shape=(2, 9, 12), n_labels=3, **numbers):
@@ -139,29 +149,85 @@ def test_rounds_are_those_of_a_plain_loop(case, weighting):
         assert distance(found[row], wanted[row], start[row]) < 1e-3
 
 
-def test_a_model_is_the_same_in_any_company_order_and_number_of_threads():
+@every_kind
+def test_a_model_is_the_same_in_any_company_order_and_number_of_threads(kind):
     members = [np.array([0, 1, 2, 3]), np.array([2]), np.array([4, 0]), np.array([3, 1, 2])]
-    trainer = small_trainer()[0]
+    trainer = small_trainer(**kind)[0]
     start = trainer.init(range(4))
     together = trainer.run(start, range(4), members)
     assert not np.array_equal(together, start)
     for threads in (2, 3, 9):
-        assert np.array_equal(small_trainer(threads=threads)[0].run(start, range(4), members), together)
+        assert np.array_equal(small_trainer(threads=threads, **kind)[0].run(start, range(4), members), together)
     order = [2, 0, 3, 1]
     assert np.array_equal(trainer.run(start[order], order, [members[i] for i in order]), together[order])
     for model in range(4):
-        alone = small_trainer(threads=1 + model)[0].run(start[[model]], [model], [members[model]])
+        alone = small_trainer(threads=1 + model, **kind)[0].run(start[[model]], [model], [members[model]])
         assert np.array_equal(alone[0], together[model])
 
 
-def test_rounds_may_be_taken_in_pieces():
-    trainer = small_trainer(rounds=5)[0]
+@every_kind
+def test_rounds_may_be_taken_in_pieces(kind):
+    trainer = small_trainer(rounds=5, **kind)[0]
     start = trainer.init([0, 1])
     members = [EVERYONE, EVERYONE[:2]]
     first = trainer.run(start, [0, 1], members, rounds=2)
-    rest = small_trainer(rounds=5, threads=3)[0].run(first, [0, 1], members, start_round=2)
+    rest = small_trainer(rounds=5, threads=3, **kind)[0].run(first, [0, 1], members, start_round=2)
     assert np.array_equal(rest, trainer.run(start, [0, 1], members))
     assert np.array_equal(trainer.run(start, [0, 1], members, rounds=0), start)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_dual_form_of_the_first_layer_changes_nothing_but_rounding(bias, monkeypatch):
+    """Some clients in dual form and some not, in one model; beside a plain loop, and beside no dual form at all."""
+
+    def factory():
+        return nn.Sequential(nn.Flatten(), nn.Linear(7, 35, bias=bias), nn.ReLU(), nn.Linear(35, 3))
+
+    numbers = {"factory": factory, "shape": (7,), "local_steps": 4, "batch_size": 20}
+    trainer, x, y, rows = small_trainer(**numbers)
+    dual = np.diff(rows.offsets) <= 7
+    assert dual.any()
+    assert not dual.all()
+    assert np.array_equal(trainer._grams_at != PLAIN, dual)
+    start, updates = trainer.init([0]), []
+    found = trainer.run(start, [0], [EVERYONE], intervene=lambda *call: updates.append(call[3]))
+    wanted = plain_fedavg(factory, x, y, rows, trainer.fedavg, seed=1, params=start, model_ids=[0], members=[EVERYONE])
+    assert distance(found[0], wanted[0], start[0]) < 1e-4
+    monkeypatch.setattr("holdfast.training.compiled.trainer.pays", lambda *_, **__: False)
+    plain, plain_updates = small_trainer(**numbers)[0], []
+    assert (plain._grams_at == PLAIN).all()
+    plain.run(start, [0], [EVERYONE], intervene=lambda *call: plain_updates.append(call[3]))
+    assert np.allclose(updates, plain_updates, atol=1e-6)
+    assert np.array_equal(updates[0][~dual], plain_updates[0][~dual])
+    assert not np.array_equal(updates[0][dual], plain_updates[0][dual])
+
+
+def test_it_does_not_matter_when_the_products_of_rows_are_computed():
+    """Overlapping clients, as in selections of one training set: all their Gram matrices would outgrow the data."""
+    x, y, _ = federation((12,))
+    indices = np.concatenate([np.random.default_rng(c).permutation(len(x))[: 12 - c % 3] for c in range(40)])
+    rows = Rows(np.concatenate([[0], np.cumsum([12 - c % 3 for c in range(40)])]), indices)
+    few = Rows(rows.offsets[:3], rows.indices[: rows.offsets[2]])
+    fedavg = FedAvg(rounds=2, lr=0.05, batch_size=15)
+
+    def factory():
+        return nn.Sequential(nn.Linear(12, 20), nn.ReLU(), nn.Linear(20, 3))
+
+    fresh, kept = (CompiledTrainer(factory, x, y, part, fedavg, seed=1, threads=1) for part in (rows, few))
+    assert (fresh._grams_at == FRESH).all()
+    assert (kept._grams_at >= 0).all()
+    start = fresh.init([0])
+    assert np.array_equal(fresh.run(start, [0], [[0, 1]]), kept.run(start, [0], [[0, 1]]))
+
+
+def test_a_model_that_diverged_in_dual_form_leaves_no_trace():
+    trainer = small_trainer(**KINDS["dense"])[0]
+    start, members = trainer.init([0, 1]), [EVERYONE, EVERYONE]
+    wanted = trainer.run(start, [0, 1], members)[1]
+    start[0, ::3] = np.nan
+    found = trainer.run(start, [0, 1], members)
+    assert np.isnan(found[0]).all()
+    assert np.array_equal(found[1], wanted)
 
 
 def test_models_of_other_ids_seeds_or_rounds_differ():
@@ -173,11 +239,12 @@ def test_models_of_other_ids_seeds_or_rounds_differ():
     assert not np.array_equal(one, trainer.run(start[:1], [0], [EVERYONE], rounds=1, start_round=1)[0])
 
 
+@every_kind
 @pytest.mark.parametrize("threads", [1, 2, 7])
-def test_clients_of_one_model_in_parallel_give_the_same_bits(threads, monkeypatch):
-    start = small_trainer()[0].init([3])
-    wanted = small_trainer()[0].run(start, [3], [EVERYONE])
-    trainer = small_trainer(threads=threads)[0]
+def test_clients_of_one_model_in_parallel_give_the_same_bits(threads, kind, monkeypatch):
+    start = small_trainer(**kind)[0].init([3])
+    wanted = small_trainer(**kind)[0].run(start, [3], [EVERYONE])
+    trainer = small_trainer(threads=threads, **kind)[0]
     assert np.array_equal(trainer.run(start, [3], [EVERYONE]), wanted)
     assert np.array_equal(trainer.run(start, [3], [EVERYONE], intervene=lambda *_: None), wanted)
     monkeypatch.setattr("holdfast.training.compiled.trainer._KEPT_BYTES", 1)  # fewer updates kept than clients

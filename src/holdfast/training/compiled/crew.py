@@ -23,7 +23,7 @@ _TICK = 0.2  # seconds between two looks at progress and Ctrl-C
 
 
 class Workspace:
-    """What one thread computes in: floats, table of offsets, winners of pooling, and a sum of weights."""
+    """What one thread computes in: floats, table of offsets, and winners of pooling."""
 
     def __init__(self, plan: Plan, programs: Programs) -> None:
         line = 16  # floats per cache line
@@ -33,7 +33,6 @@ class Workspace:
         self.table = plan.table.copy()
         self.table[: len(programs.kernels)] = programs.kernels
         self.codes = np.zeros(plan.codes + 1, np.uint8)
-        self.total = np.zeros(int(plan.net[0]["weights"]), np.float32)
 
 
 class Workspaces:
@@ -41,7 +40,7 @@ class Workspaces:
 
     def __init__(self, plan: Plan, programs: Programs) -> None:
         self.plan, self.programs = plan, programs
-        self.ops, self.net = frozen(plan.ops), frozen(plan.net)
+        self.ops, self.net, self.dual = frozen(plan.ops), frozen(plan.net), frozen(plan.dual)
         self._free: queue.SimpleQueue[Workspace] = queue.SimpleQueue()
 
     @contextmanager

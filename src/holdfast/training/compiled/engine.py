@@ -14,9 +14,10 @@ from numba import njit, types
 
 from holdfast.training import batches
 from holdfast.training.batches import fold, scale
+from holdfast.training.compiled.dual import FRESH, PLAIN, all_grams, collect, draw, local_steps, turn_weights
 from holdfast.training.compiled.emit import I64, TABLE, blocks, intrinsic
 from holdfast.training.compiled.layers import backward, forward, scores_gradient
-from holdfast.training.compiled.microkernels import define_microkernels
+from holdfast.training.compiled.microkernels import SCALED, ZERO, define_microkernels
 from holdfast.training.compiled.plan import KERNELS
 from holdfast.training.compiled.vectors import define_vector_kernels, transpose
 
@@ -41,48 +42,78 @@ def _step(
         place = net.gather + example * net.gather_row
         mem[place : place + net.features] = x[row]
     _spread(mem, tab, net)
-    forward(mem, tab, codes, ops, net)
+    forward(mem, tab, codes, ops, net, 0)
     scores_gradient(mem, labels, net, lr)
-    backward(mem, tab, codes, ops, net)
+    backward(mem, tab, codes, ops, net, 0)
 
 
 @njit
-def _take_update(mem: Any, model: Any, update: Any, share: Any) -> None:
-    """`update += share * (local - global)`, and back to the global weights for the next client, in one pass."""
-    for place in range(len(model)):
-        update[place] += share * (mem[place] - model[place])
-        mem[place] = model[place]
+def _plain_steps(
+    mem: Any, tab: Any, codes: Any, ops: Any, net: Any, x: Any, y: Any, rows: Any, at_round: Any, steps: Any,
+    labels: Any, lr: Any,
+) -> None:  # fmt: skip
+    """A client's round, step by step."""
+    for step in range(steps):
+        _step(mem, tab, codes, ops, net, x, y, rows, fold(at_round, np.uint64(step)), labels, lr)
+
+
+@njit
+def _take_update(mem: Any, model: Any, update: Any, share: Any, first: Any) -> None:
+    """`update += share * (local - global)`, and back to the global weights for the next client, in one pass.
+
+    From weight number `first` on: those before are the first layer's, in dual form.
+    """
+    local, start, total = mem[first : len(model)], model[first:], update[first:]
+    for place in range(len(start)):  # views, so that no index needs a check and the loop becomes vector code
+        total[place] += share * (local[place] - start[place])
+        local[place] = start[place]
 
 
 @njit
 def _train(
-    mem: Any, tab: Any, codes: Any, ops: Any, nets: Any, x: Any, y: Any, offsets: Any, indices: Any, members: Any,
-    weights: Any, key: Any, first: Any, last: Any, steps: Any, lr: Any, model: Any, total: Any, updates: Any,
+    mem: Any, tab: Any, codes: Any, ops: Any, nets: Any, duals: Any, x: Any, y: Any, offsets: Any, indices: Any,
+    grams: Any, grams_at: Any, members: Any, weights: Any, key: Any, first: Any, last: Any, steps: Any, lr: Any,
+    model: Any, updates: Any,
 ) -> None:  # fmt: skip
     """Train clients `first` to `last`, counted through the rounds: number v is client `v % k` of round `v // k`.
 
-    With no room in `updates`, their weighted sum grows in `total`, and the global model `model` moves at the end
-    of each round. Else client v leaves its update in `updates[v - first]`, and `model` stays.
+    With no room in `updates`, their weighted sum grows in `mem` at `net.total`, and the global model `model` moves at
+    the end of each round. Else client v leaves its update in `updates[v - first]`, and `model` stays. Clients are
+    trained in dual form unless their `grams_at` is PLAIN; their Gram matrix lies there in `grams` unless it is FRESH.
     """
     k = len(members)
-    net = nets[0]
+    net, dual = nets[0], duals[0]
     labels = np.empty(net.examples, np.int64)
+    marks, order = np.empty(dual.rows, np.int64), np.empty(dual.rows, np.int64)
+    slots = np.empty((steps if dual.rows else 0, net.examples), np.int64)
+    room = np.empty((dual.rows, dual.rows), np.float32)
+    total = mem[net.total : net.total + net.weights]
     mem[: net.weights] = model
     for visit in range(first, last):
-        client = members[visit % k]
+        client, share = members[visit % k], weights[visit % k]
         at_round = fold(fold(key, np.uint64(client)), np.uint64(visit // k))
         rows = indices[offsets[client] : offsets[client + 1]]
-        if len(rows):
-            for step in range(steps):
-                _step(mem, tab, codes, ops, net, x, y, rows, fold(at_round, np.uint64(step)), labels, lr)
-        if len(updates):
-            updates[visit - first] = 0
-            _take_update(mem, model, updates[visit - first], np.float32(1))
-            continue
-        if visit % k == 0:
+        size, apart = len(rows), 0
+        if len(updates) or visit % k == 0:
             total[:] = 0
-        _take_update(mem, model, total, weights[visit % k])
-        if visit % k == k - 1:
+        if dual.rows and (visit == first or visit % k == 0):
+            turn_weights(mem, tab, ops[0], dual)
+        at = grams_at[client]
+        if at != PLAIN:
+            apart = dual.outputs * ops[0].weight_row
+            count = draw(at_round, size, steps, net.examples, marks, order, slots)
+            products = room if at == FRESH else grams[at : at + size * size].reshape((size, size))
+            local_steps(
+                mem, tab, codes, ops, net, dual, x, y, rows, products, at == FRESH, order, slots, labels, lr, count
+            )
+            mem[dual.shares : dual.shares + dual.outputs] = share
+            collect(mem, tab, ops[0], dual, count, net.total, ZERO if len(updates) else SCALED)
+        elif size:
+            _plain_steps(mem, tab, codes, ops, net, x, y, rows, at_round, steps, labels, lr)
+        _take_update(mem, model, total, np.float32(1) if len(updates) else share, apart)
+        if len(updates):
+            updates[visit - first] = total
+        elif visit % k == k - 1:
             model += total
             mem[: net.weights] = model
 
@@ -98,7 +129,7 @@ def _score(mem: Any, tab: Any, codes: Any, ops: Any, nets: Any, x: Any, model: A
             place = net.gather + example * net.gather_row
             mem[place : place + net.features] = x[first + example]
         _spread(mem, tab, net)
-        forward(mem, tab, codes, ops, net)
+        forward(mem, tab, codes, ops, net, 0)
         for example in range(count):
             best = 0
             top = mem[net.scores + example]
@@ -119,12 +150,14 @@ class Programs:
     Attributes:
         train: `_train`, for many threads at once.
         score: `_score`, likewise.
+        grams: `all_grams`.
         kernels: the kernels' addresses, the head of every table of offsets.
         owner: what holds the kernels' code; it must live as long as their addresses are used.
     """
 
     train: Any
     score: Any
+    grams: Any
     kernels: npt.NDArray[np.int64]
     owner: Any
 
@@ -157,13 +190,18 @@ def _compile(version: str, *, cache: bool) -> Programs:
         return version
 
     @njit(cache=cache)
+    def grams(*arguments):  # type: ignore[no-untyped-def]
+        all_grams(*arguments)
+        return version
+
+    @njit(cache=cache)
     def locate(addresses):  # type: ignore[no-untyped-def]
         kernel_addresses(addresses)
         return version
 
     kernels = np.zeros(KERNELS, np.int64)
     locate(kernels)
-    return Programs(train, score, kernels, locate)
+    return Programs(train, score, grams, kernels, locate)
 
 
 @intrinsic

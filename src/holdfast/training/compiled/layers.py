@@ -222,16 +222,16 @@ def layer_backward(mem: Any, tab: Any, codes: Any, op: Any, net: Any) -> None:
 
 
 @njit
-def forward(mem: Any, tab: Any, codes: Any, ops: Any, net: Any) -> None:
-    """From the gathered batch to the scores at `net.scores` [labels, batch]."""
-    for index in range(len(ops)):
+def forward(mem: Any, tab: Any, codes: Any, ops: Any, net: Any, first: Any) -> None:
+    """From the inputs of layer `first` (layer 0: the gathered batch) to the scores at `net.scores` [labels, batch]."""
+    for index in range(first, len(ops)):
         layer_forward(mem, tab, codes, ops[index], net)
 
 
 @njit
-def backward(mem: Any, tab: Any, codes: Any, ops: Any, net: Any) -> None:
-    """From the scores' gradient (times -lr) to updated weights."""
-    for index in range(len(ops) - 1, -1, -1):
+def backward(mem: Any, tab: Any, codes: Any, ops: Any, net: Any, first: Any) -> None:
+    """From the scores' gradient (times -lr) to updated weights of layer `first` and those after it."""
+    for index in range(len(ops) - 1, first - 1, -1):
         layer_backward(mem, tab, codes, ops[index], net)
 
 

@@ -27,11 +27,12 @@ from holdfast.training.compiled.emit import (
     kernel_type,
 )
 
-__all__ = ["ADD", "BIAS", "ZERO", "block_sizes", "correlate", "define_microkernels", "panel"]
+__all__ = ["ADD", "BIAS", "SCALED", "ZERO", "block_sizes", "correlate", "define_microkernels", "panel"]
 
-# What is added to the sums of a panel: nothing, what is there, or one number per row. NumPy's integers, because
-# numba would compile a function again for each combination of literal ones.
-ZERO, ADD, BIAS = np.int64(0), np.int64(1), np.int64(2)
+# What is added to the sums of a panel: nothing, what is there, or one number per row; or the sums, times one number
+# per row, are added to what is there. NumPy's integers, because numba would compile a function again for each
+# combination of literal ones.
+ZERO, ADD, BIAS, SCALED = np.int64(0), np.int64(1), np.int64(2), np.int64(3)
 
 _ARRAYS = (MEMORY, TABLE)
 _CORRELATE_SLOTS = 16  # a panel of r rows is kernel number r, a correlation of r x c number 16 + 8 r + c
@@ -69,7 +70,12 @@ def _panel_columns(e: Emitter, rows: int, vectors: int, count: Any, first: Any, 
 def _finish(e: Emitter, vectors: int, sums: list[Any], targets: list[Any], call: dict[str, Any]) -> None:
     """Add last, not first: small steps would lose digits if they were added to a large weight one by one."""
     b = e.builder
-    with b.if_then(b.icmp_signed("==", call["plus"], I64(int(ADD)))):
+    scaled = b.icmp_signed("==", call["plus"], I64(int(SCALED)))
+    with b.if_then(scaled):
+        for place, variable in enumerate(sums):
+            factor = e.splat(b.load(e.at(call["mem"], call["bias"], place // vectors)))
+            b.store(b.fmul(factor, b.load(variable)), variable)
+    with b.if_then(b.or_(scaled, b.icmp_signed("==", call["plus"], I64(int(ADD))))):
         for place, variable in enumerate(sums):
             there = e.load(e.at(targets[place // vectors], place % vectors * e.lanes))
             b.store(b.fadd(b.load(variable), there), variable)

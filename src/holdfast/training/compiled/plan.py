@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from holdfast.training.compiled.spec import Conv, Flat, Layer, Linear, Pool, Relu, Shape, shapes
+from holdfast.training.compiled.weights import Weights, odd, up
 
 CONV, LINEAR, POOL, RELU = range(4)
 KERNELS = 72  # the head of a table: addresses of the compiled kernels
-LANES = 16  # batches and rows of weights are padded to whole vectors of this many floats
 
 _OP_FIELDS = """
     kind channels height width channels_out height_out width_out kernel_height kernel_width pad_height pad_width
@@ -26,39 +26,15 @@ _OP_FIELDS = """
     taps_table taps length codes rectify
 """.split()  # noqa: SIM905
 _NET_FIELDS = """
-    batch examples labels features weights gather gather_row rows rows_table features_table scores scores_gradient
+    batch examples labels features weights total gather gather_row rows rows_table features_table scores scores_gradient
 """.split()  # noqa: SIM905
 OP = np.dtype([(name, np.int64) for name in _OP_FIELDS])
+_DUAL_FIELDS = """
+    rows features outputs row x x_row x_table w_table wt wt_table z blank a k g g_table y_table gy_table slots_table
+    shares
+""".split()  # noqa: SIM905
 NET = np.dtype([(name, np.int64) for name in _NET_FIELDS])
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Where each torch parameter lies in the engine's memory.
-
-    Attributes:
-        weight: per layer, the first weight; -1 where there is none.
-        row: per layer, the distance between the weights of two outputs.
-        bias: per layer, the first bias; -1 where there is none.
-        slots: `[P]` for each place of the flat torch vector, the place in the engine's vector.
-        size: the length of the engine's vector.
-    """
-
-    weight: list[int]
-    row: list[int]
-    bias: list[int]
-    slots: npt.NDArray[np.int64]
-    size: int
-
-    def place(self, flat: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """A flat torch vector `[P]` in the engine's layout."""
-        placed = np.zeros(self.size, np.float32)
-        placed[self.slots] = flat
-        return placed
-
-    def flat(self, placed: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """The way back, for one vector or several `[..., size]`."""
-        return placed[..., self.slots]
+DUAL = np.dtype([(name, np.int64) for name in _DUAL_FIELDS])
 
 
 @dataclass
@@ -84,6 +60,7 @@ class Plan:
     Attributes:
         ops: the layers, one record of offsets each.
         net: one record about the whole.
+        dual: one record about the first layer in dual form; all zeros where no client needs it.
         table: room for the kernels' addresses, then offsets; parts are scratch, so each thread has its own copy.
         floats: the length of a thread's memory.
         codes: the length of a thread's memory for the winners of max-pooling.
@@ -91,46 +68,10 @@ class Plan:
 
     ops: npt.NDArray[Any]
     net: npt.NDArray[Any]
+    dual: npt.NDArray[Any]
     table: npt.NDArray[np.int64]
     floats: int
     codes: int
-
-
-def _up(size: int) -> int:
-    return -(-size // LANES) * LANES
-
-
-def _odd(size: int) -> int:
-    """`size` in whole vectors, an odd number of them: rows a power of two apart would share cache sets."""
-    return _up(size) if _up(size) // LANES % 2 else _up(size) + LANES
-
-
-def place_weights(layers: list[Layer]) -> Weights:
-    """Lay out the weights: torch's order, rows of linear layers padded to whole vectors."""
-    weight, row, bias = [], [], []
-    slots: list[npt.NDArray[np.int64]] = []
-    size = 0
-    for layer in layers:
-        if not isinstance(layer, (Conv, Linear)):
-            weight.append(-1)
-            row.append(0)
-            bias.append(-1)
-            continue
-        if isinstance(layer, Conv):
-            outputs, inputs = layer.channels_out, layer.channels * layer.kernel[0] * layer.kernel[1]
-            step = inputs
-        else:
-            outputs, inputs = layer.features_out, layer.features
-            step = _odd(inputs)
-        weight.append(size)
-        row.append(step)
-        slots.append((size + step * np.arange(outputs)[:, None] + np.arange(inputs)).ravel())
-        size = _up(size + outputs * step)
-        bias.append(size if layer.bias else -1)
-        if layer.bias:
-            slots.append(size + np.arange(outputs))
-            size = _up(size + outputs)
-    return Weights(weight, row, bias, np.concatenate(slots), size)
 
 
 class Planner:
@@ -138,17 +79,18 @@ class Planner:
 
     def __init__(self, layers: list[Layer], input_shape: Shape, weights: Weights, examples: int) -> None:
         self.layers, self.weights, self.examples = layers, weights, examples
-        self.batch = _up(examples)
+        self.batch = up(examples)
         self.shapes = shapes(layers, input_shape)
         self.floats, self.codes = weights.size, 0
         self.table = [np.zeros(KERNELS, np.int64)]
         self.table_size = KERNELS
+        self.total = self._take(weights.size)
         self.zeros = self._take(self.batch)  # what padding is read from; never written
         self.dump = self._take(self.batch)  # where padding is written to; never read
 
     def _take(self, size: int) -> int:
         start = self.floats
-        self.floats += _up(size)
+        self.floats += up(size)
         return start
 
     def _tabulate(self, values: npt.ArrayLike) -> int:
@@ -158,10 +100,10 @@ class Planner:
         self.table_size += len(values)
         return start
 
-    def plan(self) -> Plan:
-        """Walk through the layers."""
+    def plan(self, rows: int = 0) -> Plan:
+        """Walk through the layers; `rows` is the most that a client has who is trained in dual form."""
         features = int(np.prod(self.shapes[0]))
-        gather_row = _odd(features)
+        gather_row = odd(features)
         gather = self._take(self.batch * gather_row)
         tensor = self._tensor(0, with_gradient=False)
         features_table = self._features(tensor, self.dump)
@@ -179,19 +121,32 @@ class Planner:
             tensor = after
         net = {
             "batch": self.batch, "examples": self.examples, "labels": self.shapes[-1][0], "features": features,
-            "weights": self.weights.size, "gather": gather, "gather_row": gather_row,
+            "weights": self.weights.size, "total": self.total, "gather": gather, "gather_row": gather_row,
             "rows": gather if untouched else -1,
             "rows_table": self._tabulate(np.arange(self.batch) * gather_row), "features_table": features_table,
             "scores": tensor.inner, "scores_gradient": tensor.gradient,
         }  # fmt: skip
-        records = np.zeros(len(ops), OP)
-        for record, op in zip(records, ops, strict=True):
-            for name, value in op.items():
-                record[name] = value
-        whole = np.zeros(1, NET)
-        for name, value in net.items():
-            whole[0][name] = value
-        return Plan(records, whole, np.concatenate(self.table), self.floats, self.codes)
+        dual = self._dual(rows, ops[0], features) if rows else {}
+        records = [_records(OP, ops), _records(NET, [net]), _records(DUAL, [dual])]
+        return Plan(*records, np.concatenate(self.table), self.floats, self.codes)
+
+    def _dual(self, rows: int, first: dict[str, int], features: int) -> dict[str, int]:
+        """Room for one client's rows, the weights turned over, and what `dual` computes from them."""
+        outputs, x_row = first["channels_out"], odd(features)
+        row, units = odd(outputs), np.arange(up(outputs))
+        inside = units < outputs
+        return {
+            "rows": rows, "features": features, "outputs": outputs, "row": row,
+            "x": self._take(rows * x_row), "x_row": x_row, "x_table": self._tabulate(np.arange(rows) * x_row),
+            "w_table": self._tabulate(units * first["weight_row"]),
+            "wt": self._take(up(features) * row), "wt_table": self._tabulate(np.arange(up(features)) * row),
+            "z": self._take(rows * row), "blank": self._take(row), "a": self._take((rows + 1) * row),
+            "k": self._take((rows + 1) * self.batch),
+            "g": self._take(self.batch * row), "g_table": self._tabulate(np.arange(self.batch) * row),
+            "y_table": self._tabulate(np.where(inside, first["y"] + units * self.batch, self.dump)),
+            "gy_table": self._tabulate(np.where(inside, first["gy"] + units * self.batch, self.zeros)),
+            "slots_table": self._tabulate(np.zeros(self.batch)), "shares": self._take(outputs),
+        }  # fmt: skip
 
     def _tensor(self, index: int, *, with_gradient: bool) -> Tensor:
         """The tensor after `index` layers, laid out as the next layer that computes something wants it."""
@@ -202,13 +157,13 @@ class Planner:
         down, across = consumer.padding if isinstance(consumer, Conv) else (0, 0)
         row = (width + 2 * across) * self.batch
         area = (height + 2 * down) * row
-        plane = area if exact else _odd(area)
+        plane = area if exact else odd(area)
         start = self._take(channels * plane)
         tensor = Tensor(channels, height, width, start, start + down * row + across * self.batch, plane, row)
         if with_gradient:
             fills = isinstance(consumer, Pool) and not height % consumer.kernel[0] and not width % consumer.kernel[1]
             tensor.gradient_row = width * self.batch
-            tensor.gradient_plane = height * width * self.batch if exact else _odd(height * width * self.batch)
+            tensor.gradient_plane = height * width * self.batch if exact else odd(height * width * self.batch)
             # Pooling notes its winners, so the gradient may overwrite the values, if it overwrites all of them.
             tensor.gradient = start if fills else self._take(channels * tensor.gradient_plane)
         return tensor
@@ -217,7 +172,7 @@ class Planner:
         """Table of where feature f of a flattened tensor lies, padded to whole vectors with `rest`."""
         channel, row, column = np.ix_(*(np.arange(size) for size in (tensor.channels, tensor.height, tensor.width)))
         places = (tensor.inner + channel * tensor.plane + row * tensor.row + column * self.batch).ravel()
-        return self._tabulate(np.concatenate([places, np.full(_up(len(places)) - len(places), rest)]))
+        return self._tabulate(np.concatenate([places, np.full(up(len(places)) - len(places), rest)]))
 
     def _op(self, index: int, layer: Layer, before: Tensor, after: Tensor) -> dict[str, int]:
         op = {
@@ -266,7 +221,7 @@ class Planner:
         }  # fmt: skip
 
     def _linear(self, layer: Linear, before: Tensor) -> dict[str, int]:
-        row = _odd(layer.features)
+        row = odd(layer.features)
         return {
             "kind": LINEAR, "taps_table": self._tabulate([0, 0]), "taps": 1,
             "columns_table": self._features(before, self.zeros),
@@ -288,10 +243,18 @@ def _flat(tensor: Tensor, batch: int) -> Tensor:
     return Tensor(size, 1, 1, tensor.start, tensor.inner, batch, batch, tensor.gradient, batch, batch)
 
 
-def make_plan(layers: list[Layer], input_shape: Shape, weights: Weights, examples: int) -> Plan:
-    """The plan for `examples` per batch.
+def _records(kind: np.dtype[Any], entries: list[dict[str, int]]) -> npt.NDArray[Any]:
+    records = np.zeros(len(entries), kind)
+    for record, entry in zip(records, entries, strict=True):
+        for name, value in entry.items():
+            record[name] = value
+    return records
+
+
+def make_plan(layers: list[Layer], input_shape: Shape, weights: Weights, examples: int, rows: int = 0) -> Plan:
+    """The plan for `examples` per batch, and for clients of up to `rows` rows in dual form.
 
     Raises:
         ConfigError: the layers do not fit together or do not fit the inputs.
     """
-    return Planner(layers, input_shape, weights, examples).plan()
+    return Planner(layers, input_shape, weights, examples).plan(rows)

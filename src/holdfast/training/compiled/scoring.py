@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from holdfast.training.compiled.crew import Crew, Workspace, Workspaces, frozen
 from holdfast.training.compiled.engine import programs
-from holdfast.training.compiled.plan import Weights, make_plan
+from holdfast.training.compiled.plan import make_plan
 from holdfast.training.compiled.spec import Layer, Shape
+from holdfast.training.compiled.weights import Weights
 from holdfast.types import ConfigError
 
 Floats = npt.NDArray[np.float32]

@@ -15,10 +15,12 @@ from torch import nn
 
 from holdfast.training.batches import fold, stream_key
 from holdfast.training.compiled.crew import Crew, Progress, Workspace, Workspaces, frozen
+from holdfast.training.compiled.dual import FRESH, PLAIN, pays
 from holdfast.training.compiled.engine import programs
-from holdfast.training.compiled.plan import make_plan, place_weights
+from holdfast.training.compiled.plan import make_plan
 from holdfast.training.compiled.scoring import Scorer, as_rows
-from holdfast.training.compiled.spec import read_layers, why_not
+from holdfast.training.compiled.spec import Flat, Layer, Linear, Shape, read_layers, why_not
+from holdfast.training.compiled.weights import place_weights
 from holdfast.training.fedavg import FedAvg
 from holdfast.training.parameters import Factory, initial_parameters, layout, private_rng, unflatten
 from holdfast.training.trainer import ClientRows, Intervene, Members
@@ -49,9 +51,13 @@ class CompiledTrainer:
     number of threads, nor on which models are trained with it or in how many pieces. Softmax cross-entropy, mean
     over the batch, plain SGD. A client without rows has weight zero.
 
-    Memory per thread: about four weight vectors and one batch's activations, beside the result `[N, P]`. With
-    `intervene`, k weight vectors more. The first use in a new installation compiles for some seconds; numba keeps
-    the result.
+    A first linear layer is trained in dual form (`compiled.dual`) for the clients for whom that is less work, which
+    depends on their number of rows alone.
+
+    Memory per thread: about four weight vectors and one batch's activations, and for the dual form a client's rows and
+    the first layer once more; beside it the result `[N, P]`, and Gram matrices of at most the data's size. With
+    `intervene`, k weight vectors more. The first use in a new installation compiles for some seconds; numba keeps the
+    result.
 
     Attributes:
         engine: `"compiled"`.
@@ -92,14 +98,38 @@ class CompiledTrainer:
         self._weights = place_weights(layers)
         self.n_params = len(self._weights.slots)
         shape = tuple(x.shape[1:])
-        plan = make_plan(layers, shape, self._weights, fedavg.batch_size)
-        self._spaces = Workspaces(plan, programs())
         self._scorer = Scorer(layers, shape, self._weights, self.threads)
         self.n_labels = self._scorer.n_labels
         self._x = frozen(as_rows(x))
         self._y = frozen(np.asarray(y, dtype=np.int64))
         self._offsets = frozen(np.asarray(partition.offsets, dtype=np.int64))
         self._indices = frozen(np.asarray(partition.indices, dtype=np.int64))
+        self._prepare(layers, shape)
+
+    def _prepare(self, layers: list[Layer], shape: Shape) -> None:
+        """The plan, and the Gram matrices of the clients whose first layer is trained in dual form.
+
+        They are kept if they need no more memory than the training data, else computed when they are needed.
+        """
+        sizes, fedavg = np.diff(self._offsets), self.fedavg
+        first = next(layer for layer in layers if not isinstance(layer, Flat))
+        dual = np.zeros(len(sizes), bool)
+        if isinstance(first, Linear):
+            numbers = (first.features, first.features_out, fedavg.local_steps, fedavg.batch_size)
+            dual = np.isin(sizes, [size for size in np.unique(sizes) if pays(int(size), *numbers)])
+        plan = make_plan(layers, shape, self._weights, fedavg.batch_size, rows=int(sizes[dual].max(initial=0)))
+        self._spaces = Workspaces(plan, programs())
+        squares = np.where(dual, sizes**2, 0)
+        kept = squares.sum() <= self._x.size
+        grams = np.zeros(squares.sum() if kept else 0, np.float32)
+        self._grams_at = frozen(np.where(dual, np.cumsum(squares) - squares if kept else FRESH, PLAIN))
+        if len(grams):
+            with self._spaces.one() as space:
+                self._spaces.programs.grams(
+                    space.memory, space.table, self._spaces.dual, self._x, self._offsets, self._indices, grams,
+                    self._grams_at,
+                )  # fmt: skip
+        self._grams = grams  # compiled code may write to what it sees as Gram matrices, but not to these
 
     @staticmethod
     def supports(module: nn.Module) -> str | None:
@@ -210,9 +240,9 @@ class CompiledTrainer:
     ) -> None:
         """Visits `first` to `last` of a model's clients, in one compiled call."""
         self._spaces.programs.train(
-            space.memory, space.table, space.codes, self._spaces.ops, self._spaces.net, self._x, self._y,
-            self._offsets, self._indices, job.members, job.shares, job.key, first, last,
-            self.fedavg.local_steps, self.fedavg.lr, model, space.total, updates,
+            space.memory, space.table, space.codes, self._spaces.ops, self._spaces.net, self._spaces.dual,
+            self._x, self._y, self._offsets, self._indices, self._grams, self._grams_at, job.members, job.shares,
+            job.key, first, last, self.fedavg.local_steps, self.fedavg.lr, model, updates,
         )  # fmt: skip
 
     def _train_model(self, crew: Crew, space: Workspace, job: _Job, trained: Floats, span: range) -> None:
