@@ -185,7 +185,10 @@ def test_kill_at_any_moment_and_resume_gives_the_votes_of_an_uninterrupted_run(t
     [
         (("certify", "--clients", 20, "--k", 90), "k=90"),
         (("certify", "--clients", 5, "--k", 2), "10 groups"),
+        (("certify", "--clients", 20, "--k", 2, "--design", "random", "--models", 3), "7 models are needed"),
+        (("certify", "--clients", 20, "--k", 2, "--models", 7), "multiple of the 10 groups"),
         (("certify", "--clients", 20, "--k", 2, "--alpha", 1.5), "alpha"),
+        (("certify", "--clients", 20, "--k", 2, "--alpha", 0), "alpha"),
         (("certify", "--clients", 20, "--k", 0), "k=0"),
         (("certify", "--clients", 100000, "--k", 2), "100000"),
         (("certify", "--clients", 20, "--k", 2, "--design", "random"), "n_models"),
@@ -201,6 +204,7 @@ def test_kill_at_any_moment_and_resume_gives_the_votes_of_an_uninterrupted_run(t
         (("certify", "--clients", 20, "--k", 2, "--test-inputs", 0), "test_inputs"),
         (("certify", "--clients", 20, "--k", 2, "--engine", "magic"), "magic"),
         (("plan", "--clients", 5, "--k", 9), "k=9"),
+        (("plan", "--clients", 5, "--k", 2, "--alpha", 1), "alpha"),
         (("recertify", "/no/such/run"), "run.json"),
     ],
 )
@@ -224,13 +228,61 @@ def test_resume_with_another_setting_is_refused_and_nothing_changes(run, here):
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
-def test_nan_in_the_users_data_is_named(tmp_path, here):
+TWO = np.arange(100) % 2
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"x": np.where(np.arange(400) == 14, np.nan, 1.0).reshape(100, 4)}, "NaN"),
+        ({"y": TWO - 1}, "labels run from -1"),
+        ({"y": 7 * TWO}, "labels run from 0 to 7"),
+        ({"y": TWO + 0.5}, "label 0.5 is not an integer"),
+        ({"y": TWO[:50]}, "100 rows but y has 50"),
+        ({"client": np.full(100, np.nan)}, "have no client"),
+        ({"x": np.zeros((0, 4)), "y": TWO[:0]}, "at least one row"),
+    ],
+)
+def test_bad_data_of_the_user_is_one_sentence_and_nothing_is_written(change, says, tmp_path, here):
     x = np.random.default_rng(0).normal(size=(100, 4)).astype(np.float32)
-    x[3, 2] = np.nan
-    np.savez(tmp_path / "bad.npz", x=x, y=np.arange(100) % 2)
-    done = here("certify", "--data", tmp_path / "bad.npz", "--clients", 10, "--k", 2, "--out", tmp_path / "out")
-    assert done.returncode == 2
-    assert "NaN" in done.stderr
+    np.savez(tmp_path / "bad.npz", **{"x": x, "y": TWO} | change)
+    who = ("--partition", "user") if "client" in change else ("--clients", 10)
+    done = here("certify", "--data", tmp_path / "bad.npz", *who, "--k", 2, "--out", tmp_path / "out")
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_of_the_wrong_shape_is_refused_before_anything_is_written(tmp_path, here, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wrong_models_of_the_test.py").write_text(
+        "from torch import nn\n"
+        "def one_label_more(input_shape, n_labels):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, n_labels + 1))\n"
+        "def nothing():\n"
+        "    return None\n"
+    )
+    for factory, says in (("one_label_more", "[2, 11]"), ("nothing", "must return a torch.nn.Module")):
+        done = here("certify", *SMALL, "--model", f"wrong_models_of_the_test:{factory}", "--out", "out")
+        assert done.returncode == 2
+        assert says in done.stderr
+        assert not (tmp_path / "out").exists()
+
+
+def test_votes_of_another_design_are_refused_by_hash(run, tmp_path, here):
+    """The same data and settings, but other groups: the run's manifest names the votes it was made with."""
+    out, _ = run
+    other = tmp_path / "other"
+    done = here("certify", *SMALL, "--k", "1", "--out", other, "--no-baseline", "--no-keep-models")
+    assert done.returncode == 0, done.stderr
+    manifest = (out / "run.json").read_bytes()
+    (other / "run.json").write_bytes(manifest)
+    before = {path: path.read_bytes() for path in other.rglob("*") if path.is_file()}
+    refused = here("recertify", other)
+    assert refused.returncode == 2
+    assert "SHA-256" in refused.stderr
+    assert {path: path.read_bytes() for path in other.rglob("*") if path.is_file()} == before
 
 
 def test_trusted_clients_join_every_group_and_their_own_model_is_the_baseline(tmp_path, here):

@@ -103,7 +103,11 @@ class Federation:
         return make_design(self.config.design, n=self.n, k=self.config.k, n_models=self.config.models, seed=seed)
 
     def outlook(self, design: Design, alpha: float) -> str:
-        """What the design could certify at best."""
+        """What the design could certify at best.
+
+        Raises:
+            ConfigError: not even one malicious client, whatever the votes.
+        """
         table = plan_table(
             n=design.n,
             k=design.k,
@@ -113,6 +117,8 @@ class Federation:
             alpha=alpha,
             design=design.kind,
         )
+        if table.hopeless is not None:
+            raise ConfigError(table.hopeless)
         return table.text()
 
     def task(self, design: Design, workshop: Workshop, *, seed: int) -> Task:

@@ -17,6 +17,8 @@ class PlanResult:
     """The planner's answer as a table."""
 
     table: Table
+    hopeless: str | None = None
+    """Why no certificate could survive even one malicious client, where that is so."""
 
     def to_json(self) -> dict[str, Any]:
         """The table with exact values."""
@@ -61,10 +63,12 @@ def plan_table(
         f"m = malicious clients, of {n}; k = {k}, {n_inputs} inputs, alpha = {alpha:g}; ties go to the smaller label, "
         "so inputs that get the smallest label may reach one more"
     ]
-    notes += [_hopeless(r, n, k, alpha, n_inputs, n_labels) for r in rows if r.m < 1]
+    hopeless = [_hopeless(r, n, k, alpha, n_inputs, n_labels) for r in rows if r.m < 1]
+    notes += hopeless
     columns = ("design", "certificate", "models", "client trainings", "largest m")
     title = "Before training: the most malicious clients each design could survive, if all models agreed"
-    return PlanResult(Table(title, columns, tuple(cells), tuple(values), tuple(notes), left=2))
+    table = Table(title, columns, tuple(cells), tuple(values), tuple(notes), left=2)
+    return PlanResult(table, hopeless[0] if len(hopeless) == len(rows) else None)
 
 
 def _hopeless(row: Plan, n: int, k: int, alpha: float, n_inputs: int, n_labels: int) -> str:
