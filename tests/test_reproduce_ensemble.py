@@ -42,6 +42,15 @@ def test_designs_are_compared_and_no_kind_exceeds_its_own_accuracy_at_zero(found
     assert max(row["m=1"] for row in deployed.values()) > 0.4
 
 
+def test_activity_falls_to_zero_and_deployed_never_exceeds_the_exact_certificate(found):
+    rows = found.tables[2].to_json()["rows"]
+    assert [row["certificate"].split()[0] for row in rows] == ["ideal", "deployed"] * 2
+    exact, deployed = ([row[name] for name in row if name.startswith("m=")] for row in rows[:2])
+    assert len(exact) > 2
+    assert exact[-1] == 0 < exact[0]
+    assert all(a <= b for a, b in zip(deployed, exact, strict=True))
+
+
 def test_a_second_call_takes_the_runs_that_are_there(found, monkeypatch):
     def no_training(*_arguments, **_options):
         raise AssertionError("trained again")

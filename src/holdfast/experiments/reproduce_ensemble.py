@@ -62,6 +62,7 @@ def reproduce_ensemble(
     tables = [
         comparison_table("Published numbers beside ours", _comparisons(runs)),
         *(_designs(runs) if runs.has("images", "images-partitions") else ()),
+        *(_activity(runs) if runs.has("activity", *_activity_arms(runs)) else ()),
     ]
     return Reproduction.write(runs.out, scale_name, tables, plots)
 
@@ -224,7 +225,28 @@ def _designs(runs: Runs[Scale]) -> tuple[Table, ...]:
     for votes in (partitions, *disjoint, partitions.prefix(1)):
         entries += [(certificate.kind, votes, certificate) for certificate in _deployed_and_secret(votes)]
     top = max(certificate.max_radius for _, _, certificate in entries)
-    levels = tuple(m for m in LEVELS if m <= top) if top >= LEVELS[1] else tuple(range(max(top, 0) + 1))
+    levels = tuple(m for m in LEVELS if m <= top) if top >= LEVELS[1] else range(max(top, 0) + 1)
+    return (_accuracy_table(f"Certified accuracy (%) at m malicious of {random.design.n} clients", entries, levels),)
+
+
+def _activity_arms(runs: Runs[Scale]) -> list[str]:
+    return [f"activity-k-{k}" for k in runs.scale.activity_ks]
+
+
+def _activity(runs: Runs[Scale]) -> tuple[Table, ...]:
+    """Certified accuracy at every m, of all groups of users."""
+    sized = [runs.votes(name) for name in ("activity", *_activity_arms(runs))]
+    entries = []
+    for votes in sized:
+        deployed = certify_deployed(votes.votes, votes.design.membership, votes.n_labels)
+        entries += [("ideal (exact: all groups are trained)", votes, _ideal(votes)), ("deployed", votes, deployed)]
+    top = max(certificate.max_radius for _, _, certificate in entries)
+    title = f"Certified accuracy (%) at m malicious of {sized[0].design.n} users"
+    return (_accuracy_table(title, entries, range(max(top, 0) + 2)),)  # up to the first m where nothing is certified
+
+
+def _accuracy_table(title: str, entries: Sequence[tuple[str, Votes, Certificate]], levels: Sequence[int]) -> Table:
+    """One row per certificate and design, one column per m."""
     rows, values = [], []
     for kind, votes, certificate in entries:
         shares = [certificate.certified_accuracy(_labels(votes), m) for m in levels]
@@ -232,5 +254,4 @@ def _designs(runs: Runs[Scale]) -> tuple[Table, ...]:
         rows.append((kind, words, str(cost), f"{certificate.alpha:g}", *(f"{100 * s:.1f}" for s in shares)))
         values.append((kind, words, cost, certificate.alpha, *shares))
     columns = ("certificate", "design", "client trainings", "alpha", *(f"m={m}" for m in levels))
-    title = f"Certified accuracy (%) at m malicious of {random.design.n} clients"
-    return (Table(title, columns, tuple(rows), tuple(values), left=2),)
+    return Table(title, columns, tuple(rows), tuple(values), left=2)
