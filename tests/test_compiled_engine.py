@@ -73,9 +73,9 @@ def architectures(draw):
         layers.append(nn.Conv2d(size[0], channels, kernel, stride, padding, bias=draw(st.booleans())))
         size = (channels, *((size[1 + a] + 2 * padding[a] - kernel[a]) // stride[a] + 1 for a in range(2)))
         pool = (draw(st.integers(1, min(3, size[1]))), draw(st.integers(1, min(3, size[2]))))
-        layers += draw(st.sampled_from([[], ["r"], ["p"], ["r", "p"], ["p", "r"], ["r", "r", "p"], ["p", "p1", "r"]]))
-        layers = [{"r": nn.ReLU(), "p": nn.MaxPool2d(pool), "p1": nn.MaxPool2d(1)}.get(part, part) for part in layers]
-        if any(isinstance(layer, nn.MaxPool2d) and layer.kernel_size == pool for layer in layers[-3:]):
+        parts = draw(st.sampled_from([[], ["r"], ["p"], ["r", "p"], ["p", "r"], ["r", "r", "p"], ["p", "p1", "r"]]))
+        layers += [{"r": nn.ReLU(), "p": nn.MaxPool2d(pool), "p1": nn.MaxPool2d(1)}[part] for part in parts]
+        if "p" in parts:
             size = (size[0], size[1] // pool[0], size[2] // pool[1])
     layers.append(nn.Flatten())
     width = int(np.prod(size))

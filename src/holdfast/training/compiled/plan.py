@@ -127,8 +127,8 @@ class Planner:
             "scores": tensor.inner, "scores_gradient": tensor.gradient,
         }  # fmt: skip
         dual = self._dual(rows, ops[0], features) if rows else {}
-        records = [_records(OP, ops), _records(NET, [net]), _records(DUAL, [dual])]
-        return Plan(*records, np.concatenate(self.table), self.floats, self.codes)
+        offsets = _records(OP, ops), _records(NET, [net]), _records(DUAL, [dual])
+        return Plan(*offsets, np.concatenate(self.table), self.floats, self.codes)
 
     def _dual(self, rows: int, first: dict[str, int], features: int) -> dict[str, int]:
         """Room for one client's rows, the weights turned over, and what `dual` computes from them."""
