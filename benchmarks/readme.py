@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rules_tables import coordinate_pairs, files_memory, matrix_pairs, residual_pairs, rules_speed
+from rules_tables import coordinate_pairs, files_memory, first_call, matrix_pairs, residual_pairs, rules_speed
 from tables import markdown, result
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -274,6 +274,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "residual-pairs": residual_pairs,
         "matrix-pairs": matrix_pairs,
         "files-memory": files_memory,
+        "first-call": first_call,
     },
     "docs/flower.md": {"flower-cost": flower_cost, "flower-romoa": flower_romoa},
     "docs/certificates.md": {

@@ -89,5 +89,16 @@ def files_memory() -> str:
     return markdown(["rule", "n", "d", "updates", "peak memory", "of the updates", "CPU-seconds"], cells)
 
 
+def first_call() -> str:
+    """Seconds until the first result, compiled and loaded."""
+    if not (RESULTS / "first_call.json").exists():
+        return NOT_YET
+    cells = [
+        [row["rule"], f"{row['n']}", f"{row['first']:.2f} s", f"{row['later']:.2f} s"]
+        for row in result("first_call")["rows"]
+    ]
+    return markdown(["rule", "n", "first call of all", "first call of a later process"], cells)
+
+
 def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.0%}"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from holdfast.aggregation import kernels
-from holdfast.aggregation.kernels import coordinate, emit, gram, parallel, tensors
+from holdfast.aggregation.kernels import coordinate, emit, gram, order_code, parallel, tensors
 from holdfast.aggregation.kernels.networks import middle_ranks, selection_network
 
 BIG = {np.float32: float(np.finfo(np.float32).max), np.float64: float(np.finfo(np.float64).max)}
@@ -149,6 +149,38 @@ def test_without_a_compiler_nothing_changes(n, monkeypatch):
     monkeypatch.setattr(emit, "available", lambda: False)
     plain = [coordinate.median(x), coordinate.trimmed_mean(x, 2), coordinate.mean_around_median(x, 3)]
     assert all(np.array_equal(a, b) for a, b in zip(compiled, plain, strict=True))
+
+
+def test_long_code_is_compiled_once_for_all_processes(tmp_path, monkeypatch):
+    if not emit.available():
+        pytest.skip("no compiler here")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    x = np.random.default_rng(0).normal(size=(110, 50)).astype(np.float32)
+    folder = tmp_path / "holdfast" / "kernels"
+    compiled = []
+    build = emit._object_code
+    monkeypatch.setattr(emit, "_object_code", lambda *given: compiled.append(1) or build(*given))
+
+    def median():  # as a new process would
+        order_code.order_kernel.cache_clear()
+        return coordinate.median(x)
+
+    expected = median()
+    (kept,) = folder.iterdir()
+    assert len(compiled) == 1
+    assert np.array_equal(median(), expected)
+    assert len(compiled) == 1
+    whole = kept.read_bytes()
+    for damaged in (b"", whole[:100], whole[:-1], whole[:-1] + bytes([whole[-1] ^ 1]), b"\0" * len(whole)):
+        kept.write_bytes(damaged)
+        before = len(compiled)
+        assert np.array_equal(median(), expected)
+        assert len(compiled) == before + 1
+        assert kept.read_bytes() == whole
+    kept.unlink()
+    folder.rmdir()
+    folder.write_text("in the way")
+    assert np.array_equal(median(), expected)
 
 
 def test_threads_and_chunks_cannot_be_seen(monkeypatch):

@@ -37,6 +37,16 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def cache_folder() -> Path:
+    """Where holdfast keeps what can be had again: holdfast/ in $XDG_CACHE_HOME or ~/.cache.
+
+    >>> cache_folder().name
+    'holdfast'
+    """
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache").absolute() / "holdfast"
+
+
 def _sync_folder(folder: Path) -> None:
     """Make a new name in a folder durable, where the system lets folders be opened."""
     if os.name != "posix":

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from holdfast.files import cache_folder
 from holdfast.types import DataError
 
 TIMEOUT = 20.0
@@ -51,8 +52,7 @@ def cache_dir() -> Path:
     chosen = os.environ.get("HOLDFAST_DATA")
     if chosen:
         return Path(chosen).expanduser().absolute()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache").absolute() / "holdfast"
+    return cache_folder()
 
 
 def read_bytes(path: Path) -> bytes:

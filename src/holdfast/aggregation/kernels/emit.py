@@ -15,10 +15,15 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
+from holdfast.aggregation.kernels import objects
 from holdfast.aggregation.kernels.networks import Network
 
 IR_TYPE = {"float32": "float", "float64": "double"}
+KEEP_CHARACTERS = 200_000
+"""Code longer than this takes more than a blink to compile and is kept on disk."""
+
 _lock = threading.Lock()
+_loaded: list[bytes] = []  # the engine may refer to what it was given
 
 
 class Emitter:
@@ -271,17 +276,27 @@ def _attributes() -> str:
 
 @lru_cache(maxsize=1)
 def _host() -> tuple[Any, Any, int]:
-    """The llvmlite binding, a compiler engine and the register width in bytes; raises where there is none."""
+    """The llvmlite binding, an engine that holds the code, and the register width in bytes; raises without llvmlite."""
     from llvmlite import binding
 
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
     features = binding.get_host_cpu_features()
-    target = binding.Target.from_default_triple()
-    machine = target.create_target_machine(cpu=binding.get_host_cpu_name(), features=features.flatten(), opt=2)
-    engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
+    engine = binding.create_mcjit_compiler(binding.parse_assembly(""), _machine(binding))
     width = 64 if features.get("avx512f") else 32 if features.get("avx") else 16
     return binding, engine, width
+
+
+def _machine(binding: Any) -> Any:
+    cpu, features = binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()
+    return binding.Target.from_default_triple().create_target_machine(cpu=cpu, features=features, opt=2)
+
+
+def _object_code(binding: Any, text: str) -> bytes:
+    module = binding.parse_assembly(text)
+    module.verify()
+    code: bytes = _machine(binding).emit_object(module)
+    return code
 
 
 @lru_cache(maxsize=1)
@@ -303,9 +318,14 @@ def compile_function(text: str, name: str, argument_types: list[Any]) -> Callabl
     """Compile a module and return its function, callable through ctypes (which releases the interpreter lock)."""
     with _lock:
         binding, engine, _ = _host()
-        module = binding.parse_assembly(text)
-        module.verify()
-        engine.add_module(module)
+        if len(text) < KEEP_CHARACTERS:
+            code = _object_code(binding, text)
+        else:
+            host = (binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten())
+            version = ".".join(map(str, binding.llvm_version_info))
+            code = objects.kept((text, *host, version), lambda: _object_code(binding, text))
+        _loaded.append(code)
+        engine.add_object_file(binding.ObjectFileRef.from_data(code))
         engine.finalize_object()
         address = engine.get_function_address(name)
     function: Callable[..., None] = ctypes.CFUNCTYPE(None, *argument_types)(address)
