@@ -130,6 +130,21 @@ def reweighting_claims() -> str:
     return markdown(list(rows[0]), [list(row.values()) for row in rows], left=4)
 
 
+def reweighting_took() -> str:
+    """Processor time of the experiments."""
+    rows = result("reproduce_reweighting_cpu")["tables"][-1]["rows"]
+    cells = [
+        [
+            row["where"],
+            f"`{row['--only']}`",
+            str(row["cells"]),
+            "–" if row["CPU-minutes"] is None else f"{row['CPU-minutes']:.1f}",
+        ]
+        for row in rows
+    ]
+    return markdown(["where", "`--only`", "cells", "CPU-minutes"], cells, left=2)
+
+
 def simulation_speed() -> str:
     """Processor time of a round of an attacked federation, beside the peers'."""
     cells = []
@@ -284,6 +299,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
     },
     "docs/reweighting.md": {
         "reweighting-claims": reweighting_claims,
+        "reweighting-took": reweighting_took,
     },
     "docs/certify-data.md": {
         "selection-published": selection_published,
