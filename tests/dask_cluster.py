@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[1]
 class Cluster:
     """A scheduler and workers; `settings` are Dask's, by the names of environment variables."""
 
-    def __init__(self, folder: Path, *, workers=2, python_path=f"{ROOT / 'src'}:{ROOT}", security=(), **settings):
-        self.folder, self.security = folder, security
+    def __init__(self, folder: Path, *, workers=2, python_path=f"{ROOT / 'src'}:{ROOT}", protocol="tcp", **settings):
+        self.folder, self.protocol = folder, protocol
         self.environment = os.environ | {"PYTHONPATH": python_path, "OMP_NUM_THREADS": "1"} | settings
         self.all = []
         self.start_scheduler(port=0)
@@ -38,8 +38,8 @@ class Cluster:
         """On a port, or any free one; returns when it listens."""
         told = self.folder / "scheduler.json"
         told.unlink(missing_ok=True)
-        host = ("--host", f"tls://127.0.0.1:{port}") if self.security else ("--host", "127.0.0.1", "--port", str(port))
-        self.scheduler = self._start("scheduler", *host, "--scheduler-file", str(told))
+        where = ("--host", f"{self.protocol}://127.0.0.1", "--port", str(port))
+        self.scheduler = self._start("scheduler", *where, "--scheduler-file", str(told))
         eventually(lambda: told.exists() and told.stat().st_size > 0, seconds=60)
         self.address = json.loads(told.read_text())["address"]
 
@@ -56,7 +56,7 @@ class Cluster:
         return sum("Registered to" in log.read_text() for log in self.folder.glob("worker-*.log"))
 
     def _start(self, what, *options, **environment):
-        command = [sys.executable, "-m", f"distributed.cli.dask_{what}", "--no-dashboard", *self.security, *options]
+        command = [sys.executable, "-m", f"distributed.cli.dask_{what}", "--no-dashboard", *options]
         with (self.folder / f"{what}-{len(self.all)}.log").open("w") as log:
             process = subprocess.Popen(command, env=self.environment | environment, stdout=log, stderr=log)
         self.all.append(process)

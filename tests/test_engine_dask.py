@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 import time
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("distributed")
+import dask
 
 from holdfast.cli import main
 from holdfast.engine import Dask
@@ -91,9 +93,9 @@ def test_nobody_there_is_one_sentence(tmp_path):
         list(Dask("tcp://127.0.0.1:1", wait=1).map_chunks(engine_work.scaled, shared(tmp_path), [1]))
     with (
         Cluster(tmp_path, workers=0) as empty,
-        pytest.raises(EngineError, match="has no worker, and none came within 1 s"),
+        pytest.raises(EngineError, match="has no worker, and none came within 5 s"),
     ):
-        list(Dask(empty.address, wait=1).map_chunks(engine_work.scaled, shared(tmp_path), [1]))
+        list(Dask(empty.address, wait=5).map_chunks(engine_work.scaled, shared(tmp_path), [1]))
 
 
 @pytest.mark.parametrize(
@@ -172,3 +174,26 @@ def test_a_scheduler_that_starts_anew_gets_what_is_left(tmp_path):
         results += job
         thread.join()
         assert done(results) == [(chunk, 10.0 * chunk) for chunk in range(60)]
+
+
+@pytest.mark.slow
+def test_with_certificates_only_those_who_have_one_are_served(tmp_path):
+    for command in (
+        "req -x509 -newkey rsa:2048 -nodes -days 2 -keyout ca.key -out ca.pem -subj /CN=authority",
+        "req -newkey rsa:2048 -nodes -keyout key.pem -out node.csr -subj /CN=node",
+        "x509 -req -in node.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -out cert.pem",
+    ):
+        subprocess.run(["openssl", *command.split()], cwd=tmp_path, check=True, capture_output=True)
+    files = {"ca-file": str(tmp_path / "ca.pem")}
+    for role in ("scheduler", "worker", "client"):
+        files |= {f"{role}.{kind}": str(tmp_path / f"{kind}.pem") for kind in ("key", "cert")}
+    settings = {
+        f"DASK_DISTRIBUTED__COMM__TLS__{name.upper().replace('-', '_').replace('.', '__')}": path
+        for name, path in files.items()
+    }
+    with Cluster(tmp_path, protocol="tls", **settings) as running:
+        assert running.address.startswith("tls://")
+        with pytest.raises(EngineError, match="no Dask scheduler answers at address tls://"):
+            list(Dask(running.address, wait=5).map_chunks(engine_work.scaled, shared(tmp_path), CHUNKS))
+        with dask.config.set({f"distributed.comm.tls.{name}": path for name, path in files.items()}):
+            assert done(Dask(running.address).map_chunks(engine_work.scaled, shared(tmp_path), CHUNKS)) == EXPECTED

@@ -127,7 +127,7 @@ class Dask:
             client = Client(self.address, timeout=self.wait, set_as_default=False)
         except (OSError, ValueError, TypeError) as problem:
             raise EngineError(
-                f"no Dask scheduler answers at address {self.address} within {self.wait:g} s ({problem})"
+                f"no Dask scheduler answers at address {self.address} within {self.wait:g} s ({str(problem) or type(problem).__name__})"
             ) from problem
         try:
             yield client
