@@ -85,21 +85,25 @@ def test_no_worker_outlives_its_driver(tmp_path, end):
     temporary.mkdir()
     environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "TMPDIR": str(temporary)}
     command = [sys.executable, "-c", DRIVER, str(pids)]
-    with subprocess.Popen(
-        command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as driver:
-        eventually(lambda: len(list(pids.glob("*"))) == 2)
-        workers = [int(path.read_text()) for path in pids.iterdir()]
-        assert all(alive(pid) for pid in workers)
-        assert len(list(temporary.iterdir())) == 1
-        if end == signal.SIGINT:
-            os.killpg(driver.pid, end)  # as a terminal does: to all of them
-        else:
-            driver.kill()
-        errors = driver.stderr.read()
-    eventually(lambda: not any(alive(pid) for pid in workers))
+    log = tmp_path / "log"
+    with log.open("w") as errors:
+        driver = subprocess.Popen(command, env=environment, stderr=errors, start_new_session=True)
+    eventually(lambda: len(list(pids.glob("*"))) == 2)
+    workers = [int(path.read_text()) for path in pids.iterdir()]
+    assert all(alive(pid) for pid in workers)
+    assert len(list(temporary.iterdir())) == 1
+    if end == signal.SIGINT:
+        os.killpg(driver.pid, end)  # as a terminal does: to all of them
+    else:
+        driver.kill()
+    driver.wait()
+    try:
+        eventually(lambda: not any(alive(pid) for pid in workers))
+    finally:
+        for pid in filter(alive, workers):
+            os.kill(pid, signal.SIGKILL)
     eventually(lambda: not list(temporary.iterdir()))
-    assert errors.count("KeyboardInterrupt") == (end == signal.SIGINT), errors
+    assert log.read_text().count("KeyboardInterrupt") == (end == signal.SIGINT)
 
 
 def test_every_worker_sees_one_card(tmp_path):

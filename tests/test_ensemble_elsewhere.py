@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from holdfast.ensemble import VoteLog
 from holdfast.training import FedAvg, model_factory, train_ensemble, training_fingerprint
 from holdfast.training import elsewhere as module
 from holdfast.training.elsewhere import Block, Elsewhere, Order, Recipe, train_block
+from holdfast.training.parameters import initial_parameters
 from holdfast.types import ConfigError, EngineError
 from tests.engine_work import eventually
 from tests.training_cases import federation
@@ -167,6 +169,13 @@ def test_a_worker_of_another_version_is_refused(tmp_path):
     with pytest.raises(EngineError, match=r"a worker has holdfast 0\.0, but this is"):
         train(tmp_path, Pretending([{"holdfast": "0.0"}]))
     assert not (tmp_path / "models").exists()
+
+
+def test_threads_take_turns_with_torchs_generator():
+    expected = initial_parameters(RECIPE.model, seed=3, model_ids=range(200))
+    with ThreadPoolExecutor(8) as pool:
+        found = pool.map(lambda model: initial_parameters(RECIPE.model, seed=3, model_ids=[model])[0], range(200))
+    np.testing.assert_array_equal(np.stack(list(found)), expected)
 
 
 def test_interventions_stay_here(tmp_path):

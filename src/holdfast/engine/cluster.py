@@ -126,8 +126,9 @@ class Dask:
         try:
             client = Client(self.address, timeout=self.wait, set_as_default=False)
         except (OSError, ValueError, TypeError) as problem:
+            why = str(problem) or type(problem).__name__
             raise EngineError(
-                f"no Dask scheduler answers at address {self.address} within {self.wait:g} s ({str(problem) or type(problem).__name__})"
+                f"no Dask scheduler answers at address {self.address} within {self.wait:g} s ({why})"
             ) from problem
         try:
             yield client
