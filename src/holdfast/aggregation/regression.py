@@ -160,8 +160,8 @@ class ResidualReweighting(Options, Rule):
     is rejected (`floor_rel`, `floor_abs` soften this). With n = 100 about 10% of honest Gaussian values fall below
     delta = 0.1: lower delta for many clients. Sample counts are not used.
 
-    Cost: two passes; n medians of n - 1 slopes per coordinate: 0.014 microseconds per coordinate for n = 10, 2 for
-    n = 100 on one core; about 8 + n/8 bytes per coordinate beside the input.
+    Cost: two passes; n medians of n - 1 slopes per coordinate, O(n^2 log^2 n) minima and maxima (docs/speed.md has the
+    times); about 8 + n/8 bytes per coordinate beside the input.
 
     Args:
         lam: width of the interval of full confidence (lambda; with Gaussian weighting its standard deviation).
