@@ -7,8 +7,9 @@ from fractions import Fraction
 
 import pytest
 
+from holdfast.experiments.claims_selection import formulas
 from holdfast.experiments.paper_selection import PANELS, SCHEMES, scale
-from holdfast.experiments.reproduce_selection import figure2, formulas, reproduce_selection
+from holdfast.experiments.reproduce_selection import figure2, reproduce_selection
 from holdfast.types import ConfigError
 
 

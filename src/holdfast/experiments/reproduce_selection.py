@@ -8,34 +8,28 @@ alpha); the comparison with printed numbers uses the paper's own settings, and s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import binom
 
-from holdfast.certification import Certificate, certify_ideal, clopper_pearson_lower, delta, radius
+from holdfast.certification import Certificate, delta, radius
 from holdfast.ensemble import Votes
 from holdfast.experiments.certificates import EXAMPLES, certify_votes
+from holdfast.experiments.claims_selection import formulas, labels_of, measured, sizes_and_accuracies
 from holdfast.experiments.events import Events, Silent
 from holdfast.experiments.paper_selection import (
     PANELS,
-    PUBLISHED,
     ROW_NAMES,
     SCHEME_NAMES,
     SCHEMES,
-    Curve,
     DeltaPanel,
     Scale,
     scale,
 )
 from holdfast.experiments.reproduction import ALPHA, Reproduction, Runs
-from holdfast.report import Comparison, LinePlot, Series, Table, comparison_table
+from holdfast.report import LinePlot, Series, Table, comparison_table
 
-MODELS = 1000
-PAIR, PAIR_SIZE = 13_007, 10
-"""MNIST 1/7 and the selection size behind the paper's printed numbers."""
 _LEVELS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 400, 600, 800)
 
 Plots = list[tuple[str, LinePlot]]
@@ -72,7 +66,7 @@ def reproduce_selection(
     figure_6, phases = _figure6(runs)
     plots = [*figure2(), *_figure4(runs), *_figure5(runs), *figure_6]
     tables = [
-        comparison_table("Published numbers beside ours", [*formulas(), *_measured(runs)]),
+        comparison_table("Published numbers beside ours", [*formulas(), *measured(runs)]),
         delta_table(),
         *(table for table in (_accuracies(runs), phases, _times(runs)) if table is not None),
     ]
@@ -115,82 +109,12 @@ def delta_table() -> Table:
     return Table("Figure 2 in numbers", columns, tuple(rows), notes=notes)
 
 
-def formulas() -> list[Comparison]:
-    """The printed numbers that follow from formulas, at unanimous votes unless the note says otherwise."""
-    gap = {count: 2 * Fraction(float(clopper_pearson_lower(count, MODELS, ALPHA))) - 1 for count in (997, MODELS)}
-
-    def zero(scheme: str, count: int) -> int:
-        return radius(scheme, "P6", PAIR, PAIR_SIZE, gap[count]) + 1
-
-    expected, low, high = _larger_than_3()
-    one_sided = f"formula: T = {MODELS:,}, one-sided alpha = {ALPHA:g} per input"
-    return [
-        _compare("zero-without", zero("without", MODELS), note=f"{one_sided}, all votes equal"),
-        _compare(
-            "zero-with",
-            zero("with", MODELS),
-            note=f"{one_sided}, all votes equal; 857 needs alpha between 0.0020 and 0.0029, no votes give it at 0.001",
-        ),
-        _compare("zero-binomial", zero("binomial", 997), note=f"{one_sided}, 997 of 1,000 votes; 884 if all are equal"),
-        Comparison(
-            PUBLISHED["sizes"].claim,
-            PUBLISHED["sizes"].value,
-            expected,
-            low,
-            high,
-            note="formula: the expected number, and where 99% of draws fall",
-        ),
-    ]
-
-
-def _larger_than_3() -> tuple[float, float, float]:
-    """Of 1,000 binomial selections, how many are larger than 3: the expected number, and where 99% of draws fall."""
-    share = float(binom.sf(3, PAIR, PAIR_SIZE / PAIR))
-    low, high = (float(binom.ppf(tail, MODELS, share)) for tail in (0.005, 0.995))
-    return MODELS * share, low, high
-
-
-def _compare(key: str, ours: float | None, *, note: str = "") -> Comparison:
-    told = PUBLISHED[key]
-    return Comparison(
-        told.claim,
-        told.value,
-        None if ours is None else float(ours),
-        unit=told.unit,
-        precision=told.precision,
-        note="" if ours is None else note,
-    )
-
-
-def _as_published(votes: Votes) -> Certificate:
-    """Algorithm 1 as printed, per input; only its Corollary 1 for insertions is replaced by the correct one."""
-    from holdfast.experiments.certificates import SCHEMES as SCHEME_OF_DESIGN
-
-    design = votes.design
-    return certify_ideal(
-        votes.counts(),
-        n=design.n,
-        k=design.expected_size,
-        alpha=ALPHA,
-        simultaneous=False,
-        method="as-published-selection",
-        scheme=SCHEME_OF_DESIGN[design.kind],
-        poisoning="P6",
-        kind="data",
-    )
-
-
 def _rigorous(votes: Votes) -> Certificate:
     return certify_votes(votes, alpha=ALPHA, kinds=["data"], poisoning="P6")[0]
 
 
-def _labels(votes: Votes) -> NDArray[np.int64]:
-    assert votes.labels is not None  # every run of a reproduction is on labeled data
-    return votes.labels
-
-
 def _curve(name: str, votes: Votes, *, dash: int = 0, color: int | None = None) -> Series:
-    curve = _rigorous(votes).curve(_labels(votes))
+    curve = _rigorous(votes).curve(labels_of(votes))
     return Series.of(name, np.arange(len(curve)), curve, dash=dash, color=color)
 
 
@@ -233,7 +157,7 @@ def _figure5(runs: Runs[Scale]) -> Plots:
     if not runs.has(arm):
         return []
     votes = runs.votes(arm)
-    sizes, accuracy = _sizes_and_accuracies(votes)
+    sizes, accuracy = sizes_and_accuracies(votes)
     shown = np.arange(sizes.max() + 1)
     p = float(votes.design.p or 0)
     expected = votes.n_models * binom.pmf(shown, votes.design.n, p)
@@ -251,11 +175,6 @@ def _figure5(runs: Runs[Scale]) -> Plots:
     ]
 
 
-def _sizes_and_accuracies(votes: Votes) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Per classifier: how many examples it saw, and its accuracy on its own."""
-    return votes.design.membership.sum(axis=1), (votes.votes == _labels(votes)).mean(axis=1)
-
-
 def _figure6(runs: Runs[Scale]) -> tuple[Plots, Table | None]:
     """Two-phase classifiers against ordinary ones at the same sizes, where one class is not trusted."""
     plots: Plots = []
@@ -270,7 +189,7 @@ def _figure6(runs: Runs[Scale]) -> tuple[Plots, Table | None]:
             votes = runs.votes(arm)
             series.append(_curve(f"n_s = {size}", votes))
             certificate, alone = _rigorous(votes), runs.reports[arm].trusted_only_accuracy
-            found = (votes.design.n, certificate.certified_accuracy(_labels(votes), 0), certificate.max_radius)
+            found = (votes.design.n, certificate.certified_accuracy(labels_of(votes), 0), certificate.max_radius)
             rows.append((arm, f"{found[0]:,}", f"{100 * found[1]:.1f}", str(found[2]), _percent(alone)))
             values.append((arm, *found, alone))
         if series:
@@ -300,7 +219,7 @@ def _accuracies(runs: Runs[Scale]) -> Table | None:
     top = max(certificate.max_radius for certificate in found.values())
     levels = [m for m in _LEVELS if m <= max(top, 0)]
     for arm, certificate in found.items():
-        shares = [certificate.certified_accuracy(_labels(runs.votes(arm)), m) for m in levels]
+        shares = [certificate.certified_accuracy(labels_of(runs.votes(arm)), m) for m in levels]
         alone = runs.reports[arm].trusted_only_accuracy
         rows.append((arm, *(f"{100 * share:.1f}" for share in shares), str(certificate.max_radius), _percent(alone)))
         values.append((arm, *shares, certificate.max_radius, alone))
@@ -327,39 +246,3 @@ def _times(runs: Runs[Scale]) -> Table | None:
     columns = ("run", "models", "steps of each", "inputs", "CPU-seconds", "peak MiB")
     notes = ("Training and voting in the session that finished the run, the models beside the ensemble included.",)
     return Table("What the runs took", columns, tuple(rows), tuple(values), notes)
-
-
-def _measured(runs: Runs[Scale]) -> list[Comparison]:
-    """The printed numbers that only training gives, in the paper's own settings; without a value where none was run."""
-    made, accurate, phases = [], None, None
-    if runs.scale.comparable:
-        for scheme in SCHEMES:
-            arm = Curve(scheme, PAIR_SIZE).arm("mnist-1-7")
-            if runs.has(arm):
-                votes = runs.votes(arm)
-                zero = _as_published(votes).max_radius + 1
-                note = f"measured: Algorithm 1 as printed (two-sided alpha/2, per input), T = {votes.n_models:,}"
-                made.append(_compare(f"zero-{scheme}", zero, note=note))
-        if runs.has(runs.scale.distribution):
-            sizes, accuracy = _sizes_and_accuracies(runs.votes(runs.scale.distribution))
-            told, larger = PUBLISHED["sizes"], float((sizes > 3).sum())
-            words = "measured: our draw, and where 99% of draws fall"
-            made.append(Comparison(told.claim, told.value, larger, *_larger_than_3()[1:], note=words))
-            accurate = int((accuracy > 0.8).sum())
-        if runs.has(arm := f"two-phase-{PAIR_SIZE}"):
-            phases = _phase_accuracies(runs, arm)
-    made.append(_compare("accurate", accurate, note="measured"))
-    notes = ("mean over classifiers, on all test inputs", "on the test inputs of its nine classes")
-    for key, value, note in zip(("first-phase", "second-phase"), phases or (None, None), notes, strict=True):
-        made.append(_compare(key, value, note=f"measured: {note}"))
-    return made
-
-
-def _phase_accuracies(runs: Runs[Scale], arm: str) -> tuple[float, float]:
-    """Of the first phase (is it a nine?) and of the second (which of the others is it?), in percent."""
-    votes = runs.votes(arm)
-    labels = _labels(votes)
-    nine = labels == 9
-    second = runs.reports[arm].trusted_only_accuracy
-    assert second is not None  # a run of case 3 always has it
-    return 100 * float(((votes.votes == 9) == nine).mean()), 100 * second * len(labels) / int((~nine).sum())
