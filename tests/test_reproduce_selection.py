@@ -76,5 +76,12 @@ def test_a_small_run_draws_its_figures(tmp_path):
     four = next(table for table in told["tables"] if table["title"] == "Figure 4 in numbers")
     assert {row["run"] for row in four["rows"]} == set(names[:2])
     assert [row["trusted only"] is not None for row in four["rows"]] == [False, True]
+    times = next(table for table in told["tables"] if table["title"] == "What the runs took")["rows"]
+    assert [row["models"] for row in times] == [40, 40, 40]
+    assert all(row["CPU-seconds"] > 0 for row in times)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/votes.npz")}
+    again = reproduce_selection(tmp_path, only=names)  # all there already, whatever the seed
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert [table.rows for table in again.tables] == [table.rows for table in found.tables]
     with pytest.raises(ConfigError, match="only names 'other'"):
         reproduce_selection(tmp_path, only=("other",))
