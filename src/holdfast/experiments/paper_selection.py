@@ -155,7 +155,7 @@ _SCALES: Mapping[str, Scale] = MappingProxyType(
             curves={"digits-1-7": _curves((10,), trusted=(20,))},
             distribution="digits-1-7-binomial-10",
             phases=replace(_DIGITS, trusted_classes=_ALL_BUT_NINE),
-            phase_sizes=(10,),
+            phase_sizes=(10, 20),
             comparable=False,
         ),
         "cpu": Scale(

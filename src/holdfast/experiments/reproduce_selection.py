@@ -193,8 +193,9 @@ def _figure6(runs: Runs[Scale]) -> tuple[Plots, Table | None]:
             rows.append((arm, f"{found[0]:,}", f"{100 * found[1]:.1f}", str(found[2]), _percent(alone)))
             values.append((arm, *found, alone))
         if series:
-            alone_lines = _trusted_only(runs, arm, max(s.x[-1] for s in series)) if kind == "two-phase" else []
-            plots.append((f"figure-6-{kind}", _plot(words, [*series, *alone_lines])))
+            longest = max(curve.x[-1] for curve in series)
+            baseline = _trusted_only(runs, rows[-1][0], longest) if kind == "two-phase" else []
+            plots.append((f"figure-6-{kind}", _plot(words, [*series, *baseline])))
     if not rows:
         return plots, None
     columns = ("run", "n (untrusted)", "certified accuracy at 0 (%)", "largest rho", "trusted data only (%)")
