@@ -121,8 +121,8 @@ def scale(name: str, *, data_dir: str | None = None) -> Scale:
     """The experiments at a scale.
 
     `smoke` runs everything on embedded digits, to show that it works; `cpu` has the paper's MNIST halves with 1,000
-    classifiers each, and for CIFAR-10 as few and as short ones as can certify anything; `paper` adds the large
-    selections and the whole of CIFAR-10, for which a GPU is needed.
+    classifiers each, and a CIFAR-10 run that shows that the way is whole; `paper` adds the large selections and the
+    whole of CIFAR-10, for which a GPU is needed.
 
     Args:
         name: "smoke", "cpu" or "paper".
