@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from romoa_tables import reproduced, step_cost
 from rules_tables import coordinate_pairs, files_memory, first_call, matrix_pairs, residual_pairs, rules_speed
 from tables import markdown, result
 
@@ -307,6 +308,17 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "selection-phases": selection_phases,
         "selection-times": selection_times,
         "pair-minutes": pair_minutes,
+    },
+    "docs/romoa.md": {
+        "romoa-targets": lambda: reproduced("Targets"),
+        "romoa-presets": lambda: reproduced("Presets"),
+        "romoa-memory": lambda: reproduced("Honest until"),
+        "romoa-length": lambda: reproduced("Far too long"),
+        "romoa-adaptive": lambda: reproduced("An opponent"),
+        "romoa-table-1": lambda: reproduced("Table 1:"),
+        "romoa-table-2": lambda: reproduced("Table 2:"),
+        "romoa-sentences": lambda: reproduced("The paper's sentences"),
+        "romoa-step": step_cost,
     },
     "docs/simulate.md": {
         "digits-attacks": lambda: sweep_table("sweep_digits_attacks", success=("backdoor, m=6",)),

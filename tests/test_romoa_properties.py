@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from holdfast.aggregation import make
 from holdfast.aggregation.romoa import PRESETS, FactorState, Romoa, Syncing, majority_window
+from holdfast.aggregation.romoa.factors import scores
 from holdfast.aggregation.romoa.measures import select
 from holdfast.aggregation.romoa.state import layer_bounds
 from holdfast.aggregation.stacking import stack
@@ -105,6 +106,27 @@ def test_zero_and_constant_updates_are_uncorrelated_not_nan():
     assert (state.verdict.cosine[2] == 0).all()
     assert (state.verdict.pearson[[2, 3]] == 0).all()
     assert np.isfinite(dense(state)).all()
+
+
+@given(st.floats(1e-3, 1e3), st.integers(0, 500))
+def test_window_units_do_not_depend_on_the_measure_s_unit(constant, seed):
+    values = np.random.default_rng(seed).normal(size=(9, 3))
+    options = {"sided": "two", "units": "window", "min_window": 1e-6}
+    np.testing.assert_allclose(scores(constant * values, **options), scores(values, **options), rtol=1e-9, atol=1e-9)
+    raw = {**options, "units": "raw"}
+    np.testing.assert_allclose(scores(constant * values, **raw), constant * scores(values, **raw), rtol=1e-9)
+
+
+def test_one_participant_is_the_model_and_two_share_alike():
+    """No majority, no defense: whatever the second uploads, it counts for half (up to its length)."""
+    rows = uploads(n=2)
+    alone = Romoa().aggregate(rows[:1], layout=LAYOUT)
+    np.testing.assert_allclose(alone.value, rows[0], rtol=1e-12)
+    assert (dense(alone.state) == 1).all()
+    rows[1] = -rows[0] + 0.1 * rows[1]
+    together = Romoa("paper-momentum").aggregate(rows, layout=LAYOUT)
+    np.testing.assert_allclose(dense(together.state), 0.5, atol=1e-3)
+    np.testing.assert_allclose(together.value, rows.mean(axis=0), atol=1e-2)
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=12))

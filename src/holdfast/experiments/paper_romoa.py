@@ -198,7 +198,7 @@ def scale(name: str, *, data_dir: str | None = None, cifar_dir: str | None = Non
     """The experiments at a scale.
 
     `smoke` runs them in small on embedded digits, to show that it works. `cpu` has 5,000 training images, a network
-    of 20,522 weights, a learning rate of 0.3 and 200 local steps: all of n = 10 and n = 20 on MNIST, one row at
+    of 20,522 weights, a learning rate of 0.3 and 300 local steps (CIFAR-10: 200): all of n = 10 and n = 20 on MNIST, one row at
     n = 100, and n = 10 on CIFAR-10. `paper` is everything, with the paper's networks, three seeds each.
 
     Raises:
@@ -217,8 +217,8 @@ def scale(name: str, *, data_dir: str | None = None, cifar_dir: str | None = Non
         allow_unsound=True,  # Krum with four of ten is below its own bound, as in the paper
     )
     digits = replace(small, data_dir=data_dir, data="mnist", train_rows=5000, test_inputs=2000, model="romoa-cnn")
-    digits = replace(digits, rounds=40, evaluate_every=4)
-    photos = replace(digits, data="cifar10", data_dir=cifar_dir)
+    digits = replace(digits, rounds=60, evaluate_every=4)
+    photos = replace(digits, data="cifar10", data_dir=cifar_dir, rounds=40)
     if name == "smoke":
         smoke = replace(small, train_rows=600, test_inputs=300)
         return Scale(name, _smoke(smoke), _attacked(smoke, 1))
