@@ -212,7 +212,8 @@ def test_hostile_dead_and_hanging_nodes_cost_their_own_groups_only(federation, t
     found = {(line["round"], line["client"]): line for line in lines}
     assert {client for _, client in found} == {HUGE, GHOST, HANGS, KILLED}
     assert all(line["models"] == [model_of[line["client"]]] for line in lines)
-    assert [found[number, HUGE]["kind"] for number in range(2)] == ["malformed"] * 2
+    # Refused for its size, or still on its way when a slow machine's time is up.
+    assert {found[number, HUGE]["kind"] for number in range(2)} <= {"malformed", "silent"}
     assert found[0, GHOST]["kind"] in ("silent", "malformed")
     assert found[0, HANGS]["kind"] in ("silent", "error")
     assert found[0, KILLED]["kind"] in ("silent", "error")
