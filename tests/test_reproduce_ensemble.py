@@ -63,8 +63,8 @@ def test_a_second_call_takes_the_runs_that_are_there(found, monkeypatch):
 def test_unknown_scales_and_runs_are_named(tmp_path):
     with pytest.raises(ConfigError, match="galactic"):
         scale("galactic")
-    with pytest.raises(ConfigError, match="nothing"):
-        reproduce_ensemble(tmp_path, only=("nothing",))
+    with pytest.raises(ConfigError, match="images-k-99"):
+        reproduce_ensemble(tmp_path, only=("images-k-99",))
 
 
 def test_the_paper_scale_has_the_papers_settings():
