@@ -46,6 +46,9 @@ def simulate(
     data_dir: DataDir = None,
     train_rows: Annotated[int | None, typer.Option(help="Use only so many training rows.")] = None,
     test_inputs: Annotated[int | None, typer.Option(help="Evaluate on the first so many test inputs.")] = None,
+    standardize: Annotated[
+        bool, typer.Option("--standardize", help="Inputs with mean 0 and deviation 1, by public constants of the data.")
+    ] = False,
     clients: Annotated[int | None, typer.Option(help="n. Default: one per user of the data, else 20.")] = None,
     partition: Annotated[
         str, typer.Option(help="iid, label-skew, dirichlet, shards, two-labels, one-label, user.")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from holdfast import data as data_module
 from holdfast.aggregation import RULES, make
 from holdfast.aggregation.romoa import Syncing
-from holdfast.data import Dataset, Partition
+from holdfast.data import Dataset, Partition, Standard
 from holdfast.experiments.naming import check_keys
 from holdfast.training import FedAvg
 from holdfast.training.batches import derive_seed
@@ -33,6 +33,8 @@ class SimulateConfig:
         data_dir: folder with the official files, instead of the cache.
         train_rows: use only so many training rows, drawn at random; None takes all.
         test_inputs: evaluate on the first so many test inputs; None takes all.
+        standardize: models see inputs shifted and scaled to mean 0 and deviation 1 (`holdfast.data.Standard`), by
+            public constants of the whole training set; attacks still poison the rows as they are.
         clients: n; None takes one per user of the data, or 20.
         partition: "iid", "label-skew", "dirichlet", "shards", "two-labels", "one-label" or "user".
         skew: q of "label-skew".
@@ -65,6 +67,7 @@ class SimulateConfig:
     data_dir: str | None = None
     train_rows: int | None = None
     test_inputs: int | None = None
+    standardize: bool = False
     clients: int | None = None
     partition: str = "iid"
     skew: float = 0.5
@@ -105,6 +108,8 @@ class SimulateConfig:
             raise ConfigError(f"local_epochs must be above 0, but is {self.local_epochs!r}")
         if self.drop_holders and self.drop_label is None:
             raise ConfigError(f"drop_holders is {self.drop_holders}, but drop_label does not say of which label")
+        if not isinstance(self.standardize, bool):
+            raise ConfigError(f"standardize must be true or false, but is {self.standardize!r}")
         self._check_mode()
         FedAvg(
             rounds=self.rounds,
@@ -157,10 +162,11 @@ class AttackedFederation:
 
     Attributes:
         config: what it follows from.
-        dataset: training and test rows.
+        dataset: training and test rows, not standardized.
         partition: who holds which training rows.
         malicious: int64 `[m]`, ascending.
         rule: how the server aggregates.
+        standard: what makes the inputs that models see, or None if they see the rows as they are.
         notes: what the user should know before the run.
     """
 
@@ -169,7 +175,12 @@ class AttackedFederation:
     partition: Partition
     malicious: NDArray[np.int64]
     rule: Any
+    standard: Standard | None = None
     notes: tuple[str, ...] = field(default=())
+
+    def seen(self, x: NDArray[Any]) -> NDArray[Any]:
+        """Rows as models see them."""
+        return x if self.standard is None else self.standard(x)
 
     @property
     def n(self) -> int:
@@ -207,7 +218,9 @@ def load_attacked(config: SimulateConfig, *, flipped: tuple[int, ...] = ()) -> A
         DataError: data that cannot be used, or a partition that leaves a client empty.
         ThreatModelError: the rule's theory needs more clients, and `allow_unsound` is not set.
     """
-    dataset = _trimmed(load_data(config.data, config.data_dir), config)
+    whole = load_data(config.data, config.data_dir)
+    standard = Standard.of(whole) if config.standardize else None
+    dataset = _trimmed(whole, config)
     partition = _without_holders(_partition(config, dataset), dataset, config)
     n = partition.n
     if config.attackers > n:
@@ -222,7 +235,7 @@ def load_attacked(config: SimulateConfig, *, flipped: tuple[int, ...] = ()) -> A
     told = getattr(rule, "f", None)
     if told is not None and told < expected:
         words += (f"{type(rule).__name__} is told f = {told}, but about {expected} clients of a round are malicious",)
-    return AttackedFederation(config, dataset, partition, malicious, rule, (*notes, *words))
+    return AttackedFederation(config, dataset, partition, malicious, rule, standard, (*notes, *words))
 
 
 def make_rule(description: Description, *, f: int) -> Any:

@@ -104,7 +104,7 @@ def honest_work(federation: AttackedFederation, machinery: Machinery) -> LocalWo
     steps = np.array([config.steps_of(int(size)) for size in federation.partition.sizes], dtype=np.int64)
     return LocalWork(
         machinery,
-        dataset.x_train,
+        federation.seen(dataset.x_train),
         dataset.y_train,
         federation.partition,
         steps,
@@ -131,7 +131,7 @@ def malicious_work(federation: AttackedFederation, adversary: Adversary, machine
     held = Partition(offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), indices=np.arange(sizes.sum()))
     return LocalWork(
         machinery,
-        np.concatenate(xs),
+        federation.seen(np.concatenate(xs)),
         np.concatenate(ys),
         held,
         steps,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,12 +118,16 @@ class RoundLoop:
     """One federation in the making: `run` does all rounds, `round` one.
 
     Attributes:
+        tested: the data set with its test rows as the model sees them.
         local: `[n, P]`, the clients' own models where they differ from the global one; None under FedAvg.
         seconds: wall-clock seconds so far, by what they went into.
     """
 
     def __init__(self, federation: AttackedFederation, threat: Threat, machinery: Machinery) -> None:
-        self.federation, self.threat, self.config = federation, threat, federation.config
+        self.federation, self.config = federation, federation.config
+        goal = threat.goal and replace(threat.goal, inputs=federation.seen(threat.goal.inputs))
+        self.threat = replace(threat, goal=goal)
+        self.tested = replace(federation.dataset, x_test=federation.seen(federation.dataset.x_test))
         self.local: Floats | None = None
         self.honest = honest_work(federation, machinery)
         self.malicious: LocalWork | None = None
@@ -236,7 +240,7 @@ class RoundLoop:
         began = time.perf_counter()
         if not np.isfinite(params).all():
             params = np.nan_to_num(params, nan=0.0, posinf=0.0, neginf=0.0)  # such a model knows nothing
-        record = measure(rounds, params, self.trainer, self.federation.dataset, self.threat, result, malicious)
+        record = measure(rounds, params, self.trainer, self.tested, self.threat, result, malicious)
         self._took("evaluation", began)
         return record
 
