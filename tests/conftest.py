@@ -1,5 +1,6 @@
 """What every test shares: Hypothesis profiles, and the reference data that lies beside a development checkout."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,9 @@ from hypothesis import HealthCheck, settings
 
 # Reference vectors and real data are not part of the package; a checkout may have them beside it.
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+# A shell starts what runs in its background with Ctrl-C ignored, and programs that tests start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("default", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("default")
