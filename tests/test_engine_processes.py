@@ -96,7 +96,7 @@ def test_no_worker_outlives_its_driver(tmp_path, end):
         os.killpg(driver.pid, end)  # as a terminal does: to all of them
     else:
         driver.kill()
-    driver.wait()
+    driver.wait(timeout=60)
     try:
         eventually(lambda: not any(alive(pid) for pid in workers))
     finally:
