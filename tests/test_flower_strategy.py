@@ -63,7 +63,7 @@ STOCK_FATE = {
     "extra key": "aaaaaa",
     "text": "aaaaaa",
     "float64": "......",
-    "complex": "a.....",
+    "complex": "[a.].....",  # likewise
     "bad npy": "aaaaaa",
     "object npy": "aaaaaa",
     "3.6 TiB header": "aaaaaa",
