@@ -206,6 +206,22 @@ def flower_romoa() -> str:
     return markdown(head, cells)
 
 
+def cluster_overhead() -> str:
+    """What training elsewhere costs beside training in one process."""
+    cells = [
+        [
+            row["place"],
+            f"{row['cpu']:.1f}",
+            f"{row['once']:.1f}",
+            f"{1000 * row['cpu_per_model']:.0f}",
+            f"{1000 * row['overhead_per_model']:.0f}",
+        ]
+        for row in result("cluster_overhead")["rows"]
+    ]
+    columns = ["place", "CPU seconds", "paid once", "CPU ms per model", "of it overhead"]
+    return markdown(columns, cells)
+
+
 def selection(title: str) -> list[dict[str, Any]]:
     """The rows of a table of the reproduced randomized-selection paper; none if nothing in it was run."""
     tables = result("reproduce_selection_cpu")["tables"]
@@ -293,6 +309,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "first-call": first_call,
     },
     "docs/flower.md": {"flower-cost": flower_cost, "flower-romoa": flower_romoa},
+    "docs/cluster.md": {"cluster-overhead": cluster_overhead},
     "docs/certificates.md": {
         "certify-speed": certify_speed,
         "certificates-at-scale": certificates_at_scale,
