@@ -198,8 +198,9 @@ def scale(name: str, *, data_dir: str | None = None, cifar_dir: str | None = Non
     """The experiments at a scale.
 
     `smoke` runs them in small on embedded digits, to show that it works. `cpu` has 5,000 training images, a network
-    of 20,522 weights, standardized inputs, a learning rate of 0.1 and 200 local steps (CIFAR-10: pixels in [0, 1], 0.3):
-    all of n = 10 and n = 20 on MNIST, one row at n = 100, and n = 10 on CIFAR-10. `paper` is everything, with the paper's networks, three seeds each.
+    of 20,522 weights, standardized inputs, a learning rate of 0.1 and 200 local steps (CIFAR-10: pixels in [0, 1],
+    0.3): all of n = 10 and n = 20 on MNIST, one row at n = 100, and n = 10 on CIFAR-10. `paper` is everything, with
+    the paper's networks, three seeds each.
 
     Raises:
         ConfigError: there is no such scale.
