@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from holdfast.aggregation import kernels
 from holdfast.aggregation.kernels import coordinate, emit, gram, order_code, parallel, tensors
-from holdfast.aggregation.kernels.networks import middle_ranks, selection_network
+from holdfast.aggregation.kernels.networks import merging_network, middle_ranks, selection_network
 
 BIG = {np.float32: float(np.finfo(np.float32).max), np.float64: float(np.finfo(np.float64).max)}
 
@@ -70,6 +70,14 @@ def test_pruned_networks_select_every_rank_of_zero_one_inputs(n):
         assert all(run(network, bits)[rank] == sorted(bits)[rank] for bits in product([0, 1], repeat=n))
 
 
+@pytest.mark.parametrize("runs", [[1, 1], [3, 3], [4, 4, 1], [5, 5, 0], [2, 1, 3]])
+def test_merging_networks_select_every_rank_of_sorted_runs(runs):
+    for ones in product(*[range(length + 1) for length in runs]):
+        bits = [int(k >= length - one) for length, one in zip(runs, ones, strict=True) for k in range(length)]
+        for rank in range(len(bits)):
+            assert run(merging_network(runs, [rank]), bits)[rank] == sorted(bits)[rank]
+
+
 @given(st.integers(1, 256), st.randoms(use_true_random=False))
 @settings(max_examples=25)
 def test_networks_select_the_middle_of_many_values(n, random):
@@ -96,7 +104,7 @@ def test_mean_of_ranks_is_that_of_the_sorted_values(x, data):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("n", [1, 2, 3, 10, 17, 20, 33, 50, 100, 200, 256, 257, 300])
+@pytest.mark.parametrize("n", [1, 2, 3, 10, 17, 20, 33, 50, 100, 143, 144, 145, 200, 256, 257, 300])
 def test_median_and_trimmed_mean_for_small_and_large_n(n, dtype):
     x = np.random.default_rng(n).normal(size=(n, 333)).astype(dtype)
     ranked = np.sort(x, axis=0)
@@ -142,7 +150,7 @@ def test_compiled_and_numpy_form_give_the_same_bits(x, data):
     assert all(np.array_equal(result, results[0]) for result in results[1:])
 
 
-@pytest.mark.parametrize("n", [10, 50, 101, 200])
+@pytest.mark.parametrize("n", [10, 50, 101, 145, 200])
 def test_without_a_compiler_nothing_changes(n, monkeypatch):
     x = np.random.default_rng(n).normal(size=(n, 20001)).astype(np.float32)
     compiled = [coordinate.median(x), coordinate.trimmed_mean(x, 2), coordinate.mean_around_median(x, 3)]

@@ -79,6 +79,10 @@ class Emitter:
         """Address of element `index`."""
         return self.let(f"getelementptr inbounds {kind or self.scalar}, ptr {pointer}, i64 {index}")
 
+    def room(self, vectors: int) -> str:
+        """Space for so many vectors on the stack; to be called in the entry block."""
+        return self.let(f"alloca [{vectors} x {self.vector}], align 64")
+
     def splat(self, scalar: str, kind: str | None = None) -> str:
         """Broadcast a scalar value to all lanes."""
         kind = kind or self.scalar
@@ -135,15 +139,19 @@ class Emitter:
         """Double precision rounded to the function's type."""
         return a if self.scalar == "double" else self.let(f"fptrunc {self.wide} {a} to {self.vector}")
 
-    def network(self, net: Network, value: Callable[[int], str]) -> list[str]:
+    def network(
+        self, net: Network, value: Callable[[int], str], done: Callable[[int, str], None] = lambda rank, value: None
+    ) -> list[str]:
         """Send `value(w)` for every wire w through a network; returns the values by rank (unwanted ranks: garbage).
 
-        A wire's value is asked for when the network first touches it, which keeps few registers busy.
-        Compare-and-select in this form becomes one `min` or `max` instruction; LLVM's own minimum intrinsics
-        would add instructions for NaN, which the screen has already removed.
+        A wire's value is asked for when the network first touches it, and `done(rank, value)` is called as soon as
+        it has touched it last, which keeps few registers busy. Compare-and-select in this form becomes one `min` or
+        `max` instruction; LLVM's own minimum intrinsics would add instructions for NaN, which the screen removes.
         """
         wires: dict[int, str] = {}
-        for c in net.comparators:
+        rank = {wire: rank for rank, wire in enumerate(net.wire)}
+        last = {wire: step for step, c in enumerate(net.comparators) for wire in (c.low, c.high)}
+        for step, c in enumerate(net.comparators):
             for w in (c.low, c.high):
                 if w not in wires:
                     wires[w] = value(w)
@@ -153,8 +161,13 @@ class Emitter:
                 wires[c.low] = self.select(mask, a, b)
             if c.keep_high:
                 wires[c.high] = self.select(mask, b, a)
-        if net.n == 1:
-            wires[0] = value(0)
+            for w in (c.low, c.high):
+                if last[w] == step:
+                    done(rank[w], wires[w])
+        for w in net.wire:
+            if w not in last:  # no comparator: already in its place
+                wires[w] = value(w)
+                done(rank[w], wires[w])
         return [wires[w] for w in net.wire]
 
     def loop(

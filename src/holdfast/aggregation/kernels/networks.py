@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 
 MAX_NETWORK = 256
 """Above this many clients straight-line code stops paying and the kernels sort instead."""
@@ -77,14 +78,27 @@ def _sort(wires: Sequence[int], out: list[tuple[int, int]]) -> list[int]:
 @lru_cache(maxsize=256)
 def _network(n: int, ranks: frozenset[int]) -> Network:
     pairs: list[tuple[int, int]] = []
-    wire = _sort(range(n), pairs)
+    return _pruned(_sort(range(n), pairs), pairs, ranks)
+
+
+@lru_cache(maxsize=256)
+def _merging(runs: tuple[int, ...], ranks: frozenset[int]) -> Network:
+    pairs: list[tuple[int, int]] = []
+    ends = [*accumulate(runs)]
+    wire: list[int] = []
+    for begin, end in reversed([*zip([0, *ends], ends, strict=False)]):
+        wire = _merge(range(begin, end), wire, pairs)
+    return _pruned(wire, pairs, ranks)
+
+
+def _pruned(wire: Sequence[int], pairs: Sequence[tuple[int, int]], ranks: frozenset[int]) -> Network:
     needed = {wire[r] for r in ranks}
     kept = []
     for low, high in reversed(pairs):
         if low in needed or high in needed:
             kept.append(Comparator(low, high, low in needed, high in needed))
             needed |= {low, high}
-    return Network(n, tuple(reversed(kept)), tuple(wire))
+    return Network(len(wire), tuple(reversed(kept)), tuple(wire))
 
 
 def selection_network(n: int, ranks: Iterable[int]) -> Network:
@@ -95,6 +109,15 @@ def selection_network(n: int, ranks: Iterable[int]) -> Network:
     (12, 9)
     """
     return _network(n, frozenset(ranks))
+
+
+def merging_network(runs: Sequence[int], ranks: Iterable[int]) -> Network:
+    """The pruned network that finds `ranks` of consecutive runs of wires, each of which is sorted already.
+
+    >>> merging_network([2, 2], range(4)).operations, selection_network(4, range(4)).operations
+    (6, 10)
+    """
+    return _merging(tuple(runs), frozenset(ranks))
 
 
 def middle_ranks(n: int) -> tuple[int, int]:

@@ -7,15 +7,17 @@ not finite or absurd, so that the screen need not read the rows a second time (s
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Iterable
+from functools import lru_cache, partial
 
 from holdfast.aggregation.kernels import emit
 from holdfast.aggregation.kernels.emit import Emitter
-from holdfast.aggregation.kernels.networks import Network, middle_ranks, selection_network
+from holdfast.aggregation.kernels.networks import Network, merging_network, middle_ranks, selection_network
 
 SUMS = 2
 """Independent sums of squares, so that they need not wait for each other."""
+HALVES_PAY = 144
+"""Rows from which the same code sorts one half after the other: one straight line for all would outgrow the caches."""
 
 
 def reduction_network(n: int, lo: int, hi: int, around: bool) -> Network:
@@ -32,26 +34,18 @@ def order_kernel(n: int, lo: int, hi: int, around: bool, dtype: str) -> Callable
     """
     e = Emitter(dtype, emit.lanes(dtype))
     e.label("entry")
-    last = e.let(f"sub i64 %end, {e.lanes}")
-    e.do("br label %loop")
-    e.label("loop")
-    e.do("%i = phi i64 [ %begin, %entry ], [ %next, %loop ]")
-    over = e.let(f"icmp sgt i64 %i, {last}")
-    at = e.let(f"select i1 {over}, i64 {last}, i64 %i")
-    squares = _Squares(e)
+    room = e.room(n) if n >= HALVES_PAY else None
+    last = e.binary("sub", "%end", str(e.lanes), "i64")
+    above = e.binary("add", e.binary("sub", "%end", "%begin", "i64"), str(e.lanes - 1), "i64")
 
-    def value(k: int) -> str:
-        pointer = e.at(e.row_pointer("%rows", k), at)
-        e.prefetch(pointer, 512 if n < 64 else 128)  # many streams: what comes too early is gone again
-        return squares.add(e.load(pointer))
+    def block(index: str, _: list[str]) -> list[str]:
+        there = e.binary("add", "%begin", e.binary("mul", index, str(e.lanes), "i64"), "i64")
+        at = e.let(f"select i1 {e.let(f'icmp sgt i64 {there}, {last}')}, i64 {last}, i64 {there}")
+        ranked = _ranked(e, n, range(n) if around else range(lo, hi), at, room)
+        e.store(_mean(e, ranked, lo, hi, around), e.at("%out", at))
+        return []
 
-    ranked = e.network(reduction_network(n, lo, hi, around), value)
-    e.store(_mean(e, ranked, lo, hi, around), e.at("%out", at))
-    squares.store()
-    e.do(f"%next = add i64 %i, {e.lanes}")
-    done = e.let("icmp sge i64 %next, %end")
-    e.do(f"br i1 {done}, label %exit, label %loop")
-    e.label("exit")
+    e.loop(e.binary("sdiv", above, str(e.lanes), "i64"), block)
     e.do("ret void")
     name = f"order_{n}_{lo}_{hi}_{int(around)}_{dtype}"
     pointers = ["ptr noalias %rows", "ptr noalias %out"]
@@ -60,8 +54,37 @@ def order_kernel(n: int, lo: int, hi: int, around: bool, dtype: str) -> Callable
     return emit.compile_function(text, name, [pointer, pointer, number, number, pointer])
 
 
+def _ranked(e: Emitter, n: int, ranks: Iterable[int], at: str, room: str | None) -> list[str]:
+    """Code that reads one register of coordinates of all rows; its values by rank (unwanted ranks: garbage)."""
+
+    def value(squares: _Squares, table: str, k: int) -> str:
+        pointer = e.at(e.row_pointer(table, k), at)
+        e.prefetch(pointer, 512 if n < 64 else 128)  # many streams: what comes too early is gone again
+        return squares.add(e.load(pointer))
+
+    if room is None:
+        with _Squares(e) as squares:
+            return e.network(selection_network(n, ranks), partial(value, squares, "%rows"))
+    half = n // 2
+
+    def sort(which: str, _: list[str]) -> list[str]:
+        first = e.binary("mul", which, str(half), "i64")
+        table, out = e.at("%rows", first, "ptr"), e.at(room, first, e.vector)
+        net = selection_network(half, range(half))
+        with _Squares(e) as squares:
+            e.network(net, partial(value, squares, table), lambda rank, v: e.store(v, e.at(out, rank, e.vector)))
+        return []
+
+    def sorted_or_left(squares: _Squares, k: int) -> str:
+        return e.load(e.at(room, k, e.vector)) if k < 2 * half else value(squares, "%rows", k)
+
+    e.loop(2, sort)
+    with _Squares(e) as squares:
+        return e.network(merging_network([half, half, n % 2], ranks), partial(sorted_or_left, squares))
+
+
 class _Squares:
-    """The sums of squares at `%squares`, in registers between `__init__` and `store`."""
+    """The sums of squares at `%squares`, in registers while in this context."""
 
     def __init__(self, e: Emitter) -> None:
         self.e, self.count = e, 0
@@ -74,8 +97,10 @@ class _Squares:
         self.count += 1
         return value
 
-    def store(self) -> None:
-        """Put the sums back."""
+    def __enter__(self) -> _Squares:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         for i, total in enumerate(self.sums):
             self.e.store(total, self.e.at("%squares", i * self.e.lanes))
 
