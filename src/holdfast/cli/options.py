@@ -14,6 +14,18 @@ Classes = Annotated[str, typer.Option(help="Only these classes, e.g. 1,7. Defaul
 CertifiedInputs = Annotated[int | None, typer.Option(help="Certify only the first so many test inputs.")]
 Baseline = Annotated[bool, typer.Option(help="Also train the single model over everything, without an ensemble.")]
 
+# Who trains what, and how.
+Design = Annotated[str, typer.Option(help="Who trains what: partitions, disjoint, random, exhaustive, spread.")]
+Models = Annotated[int | None, typer.Option(help="N, models to train. Default: what the design needs.")]
+Model = Annotated[
+    str | None, typer.Option(help="cnn, har, logistic, mlp, or package.module:factory. Default: the data's own.")
+]
+Preset = Annotated[str, typer.Option(help="Training settings: fast, or paper.")]
+Rounds = Annotated[int | None, typer.Option(help="Global rounds (globalIter), instead of the preset's.")]
+LocalSteps = Annotated[int | None, typer.Option(help="Local SGD steps (localIter) per round.")]
+BatchSize = Annotated[int | None, typer.Option(help="Rows per local step.")]
+LearningRate = Annotated[float | None, typer.Option(help="Learning rate.")]
+
 # What is certified.
 GroupSize = Annotated[int, typer.Option("--k", help="Clients per group.")]
 Alpha = Annotated[float, typer.Option(help="Failure probability of secret, ideal and data certificates.")]
@@ -52,6 +64,7 @@ Scale = Annotated[str, typer.Option(help="smoke, cpu or paper.")]
 PaperFolder = Annotated[Path, typer.Option(help="Folder for runs, figures and tables.")]
 Only = Annotated[list[str] | None, typer.Option(help="Run only this part; repeat for several.")]
 PaperSeed = Annotated[str, typer.Option(help="Makes all runs repeatable.")]
+FirstSeed = Annotated[int, typer.Option(help="The first seed; repetitions count up from it.")]
 PaperDevice = Annotated[str, typer.Option(help="cpu or cuda, for ResNet-18.")]
 
 

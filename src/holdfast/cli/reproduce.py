@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 import typer
 
-from holdfast.cli.options import AsJson, DataDir, Only, PaperDevice, PaperFolder, PaperSeed, Scale, Threads
-from holdfast.cli.output import show
+from holdfast.cli.options import AsJson, DataDir, FirstSeed, Only, PaperDevice, PaperFolder, PaperSeed, Scale, Threads
+from holdfast.cli.output import Result, show
 
 _HELP = """Run a paper's experiments and print our numbers beside the published ones.
 
 `--scale smoke` shows in seconds that everything works, on embedded data; `--scale cpu` has the paper's data and sizes
 with the fast preset; `--scale paper` has its training settings too. Runs are kept in --out and continued from there.
 """
+
+
+def _run(job: Callable[..., Result], scale: str, only: list[str] | None, as_json: bool) -> None:
+    from holdfast.cli.progress import Reporter
+
+    with Reporter(quiet=as_json) as reporter:
+        found = job(scale_name=scale, only=tuple(only or ()), events=reporter)
+    show(found, as_json=as_json)
+
 
 _ENSEMBLE = """Figures 2-6 of the ensemble paper (Cao, Jia and Gong, AAAI 2021), with its certificate and with ours.
 
@@ -38,21 +49,14 @@ def ensemble(
     as_json: AsJson = False,
 ) -> None:
     """Collect the options and run the job."""
-    from holdfast.cli.progress import Reporter
     from holdfast.experiments.reproduce_ensemble import reproduce_ensemble
 
-    with Reporter(quiet=as_json) as reporter:
-        found = reproduce_ensemble(
-            out,
-            scale_name=scale,
-            data_dir=data_dir,
-            activity=activity,
-            seed=seed,
-            only=tuple(only or ()),
-            threads=threads,
-            events=reporter,
-        )
-    show(found, as_json=as_json)
+    _run(
+        partial(reproduce_ensemble, out, data_dir=data_dir, activity=activity, seed=seed, threads=threads),
+        scale,
+        only,
+        as_json,
+    )
 
 
 _REWEIGHTING = """Tables 1-4, 6, 7, 8 and Figures 3, 4, 5, 7, 8 of the residual-reweighting paper (Fu et al., 2019).
@@ -76,29 +80,29 @@ def reweighting(
     reviews: Annotated[str, typer.Option(help="reviews, or a file of reviews.")] = "reviews",
     loan: Annotated[str, typer.Option(help="loan, or a file of loans.")] = "loan",
     only: Only = None,
-    seed: Annotated[int, typer.Option(help="The first seed; repetitions count up from it.")] = 0,
+    seed: FirstSeed = 0,
     device: PaperDevice = "cpu",
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """Collect the options and run the job."""
-    from holdfast.cli.progress import Reporter
     from holdfast.experiments.reproduce_reweighting import reproduce_reweighting
 
-    with Reporter(quiet=as_json) as reporter:
-        found = reproduce_reweighting(
+    _run(
+        partial(
+            reproduce_reweighting,
             out,
-            scale_name=scale,
             data_dir=data_dir,
             reviews=reviews,
             loan=loan,
             seed=seed,
-            only=tuple(only or ()),
             device=device,
             threads=threads,
-            events=reporter,
-        )
-    show(found, as_json=as_json)
+        ),
+        scale,
+        only,
+        as_json,
+    )
 
 
 _SELECTION = """Figures 2, 4, 5, 6 of the randomized-selection paper (Chen et al., 2020); which numbers formulas give.
@@ -126,21 +130,14 @@ def selection(
     as_json: AsJson = False,
 ) -> None:
     """Collect the options and run the job."""
-    from holdfast.cli.progress import Reporter
     from holdfast.experiments.reproduce_selection import reproduce_selection
 
-    with Reporter(quiet=as_json) as reporter:
-        found = reproduce_selection(
-            out,
-            scale_name=scale,
-            data_dir=data_dir,
-            seed=seed,
-            only=tuple(only or ()),
-            device=device,
-            threads=threads,
-            events=reporter,
-        )
-    show(found, as_json=as_json)
+    _run(
+        partial(reproduce_selection, out, data_dir=data_dir, seed=seed, device=device, threads=threads),
+        scale,
+        only,
+        as_json,
+    )
 
 
 _ROMOA = """Tables 1 and 2, Figures 1, 2 and 4-8 of the Romoa paper (Mao et al., ESORICS 2021), and what it lacks.
@@ -164,28 +161,22 @@ def romoa(
     data_dir: DataDir = None,
     cifar_dir: Annotated[str | None, typer.Option(help="Folder with the official files of CIFAR-10.")] = None,
     only: Only = None,
-    seed: Annotated[int, typer.Option(help="The first seed; repetitions count up from it.")] = 0,
+    seed: FirstSeed = 0,
     device: PaperDevice = "cpu",
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """Collect the options and run the job."""
-    from holdfast.cli.progress import Reporter
     from holdfast.experiments.reproduce_romoa import reproduce_romoa
 
-    with Reporter(quiet=as_json) as reporter:
-        found = reproduce_romoa(
-            out,
-            scale_name=scale,
-            data_dir=data_dir,
-            cifar_dir=cifar_dir,
-            seed=seed,
-            only=tuple(only or ()),
-            device=device,
-            threads=threads,
-            events=reporter,
-        )
-    show(found, as_json=as_json)
+    _run(
+        partial(
+            reproduce_romoa, out, data_dir=data_dir, cifar_dir=cifar_dir, seed=seed, device=device, threads=threads
+        ),
+        scale,
+        only,
+        as_json,
+    )
 
 
 def register(app: typer.Typer) -> None:
