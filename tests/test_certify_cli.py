@@ -153,6 +153,27 @@ def test_resume_of_a_finished_run_changes_nothing(run, here):
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
+def test_a_run_keeps_the_alpha_it_was_started_with(tmp_path, here):
+    out = tmp_path / "run"
+    options = ("--no-baseline", "--no-keep-models", "--test-inputs", "30")
+    assert here("certify", *SMALL, *options, "--alpha", "0.05", "--out", out).returncode == 0
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+    def alphas(done):
+        assert done.returncode == 0, done.stderr
+        return [certificate["alpha"] for certificate in json.loads(done.stdout)["certificates"]]
+
+    assert alphas(here("certify", "--out", out, "--resume", "--json")) == [0, 0.05]
+    assert alphas(here("recertify", out, "--json")) == [0, 0.05]
+    assert alphas(here("recertify", out, "--alpha", "0.2", "--json")) == [0, 0.2]
+    refused = here("certify", "--out", out, "--resume", "--alpha", "0.2")
+    assert refused.returncode == 2
+    assert f"--resume: --alpha is 0.2 now but 0.05 in {out}" in refused.stderr
+    assert f"holdfast recertify {out} --alpha 0.2" in refused.stderr
+    changed = {name for name in before if name.read_bytes() != before[name]}
+    assert {path.name for path in changed} <= {"run.json", "report.html"}  # seconds, nothing else
+
+
 def test_kill_at_any_moment_and_resume_gives_the_votes_of_an_uninterrupted_run(tmp_path):
     settings = (*SMALL, "--model", "cnn_of_the_test:tiny", "--no-baseline", "--engine", "torch")
     (tmp_path / "cnn_of_the_test.py").write_text(
@@ -205,7 +226,9 @@ def test_kill_at_any_moment_and_resume_gives_the_votes_of_an_uninterrupted_run(t
         (("certify", "--clients", 20, "--k", 2, "--engine", "magic"), "magic"),
         (("plan", "--clients", 5, "--k", 9), "k=9"),
         (("plan", "--clients", 5, "--k", 2, "--alpha", 1), "alpha"),
+        (("certify", "--resume"), "holds no run yet"),
         (("recertify", "/no/such/run"), "run.json"),
+        (("recertify", __file__), "is no run"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(arguments, says, tmp_path, here):
@@ -215,6 +238,15 @@ def test_bad_input_is_one_sentence_and_exit_code_2(arguments, says, tmp_path, he
     assert says in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out" / "votes.npz").exists()
+
+
+def test_a_folder_that_cannot_be_made_and_an_unknown_method_are_one_sentence(run, tmp_path, here):
+    (tmp_path / "file").write_text("mine")
+    done = here("certify", *SMALL, "--out", tmp_path / "file" / "run")
+    assert (done.returncode, "cannot be made" in done.stderr) == (2, True)
+    assert (tmp_path / "file").read_text() == "mine"
+    done = here("recertify", run[0], "--method", "jeffrey")
+    assert (done.returncode, "method 'jeffrey'" in done.stderr) == (2, True)
 
 
 def test_resume_with_another_setting_is_refused_and_nothing_changes(run, here):
@@ -291,9 +323,12 @@ def test_trusted_clients_join_every_group_and_their_own_model_is_the_baseline(tm
     told = json.loads(done.stdout)
     assert told["n_clients"] == 18  # only the others can be malicious
     assert 0 < told["trusted_only_accuracy"] <= 1
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "2 trusted clients take part in every group and can change every prediction" in page
 
 
 def test_the_plan_says_what_can_be_certified_before_training(here):
     done = here("plan", "--clients", 1000, "--k", 10, "--models", 10, "--inputs", 10000, "--json")
     assert done.returncode == 0, done.stderr
-    assert "24 models" in done.stdout
+    assert "N = 10 at alpha = 0.001 and 10,000 inputs can never certify anything; 28 models are needed" in done.stdout
+    assert "(24 models are needed with the method as published)" in done.stdout

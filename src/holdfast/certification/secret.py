@@ -32,11 +32,12 @@ FLOAT_ERROR = 1e-9
 
 ASSUMPTIONS = (
     "the set of malicious clients was fixed without knowledge of the assignment; what they do may depend on everything",
-    "the assignment was drawn after enrolment from a secret seed that no client knows or can influence; "
+    "the assignment was drawn after enrollment from a secret seed that no client knows or can influence; "
     "drawing it again costs a new alpha",
     "malicious clients control at most the models they are members of: every model depends on its own clients only, "
     "with its own seed and nothing computed across groups",
-    "m of the n enrolled clients are malicious; no client can enrol again under a new name after the groups are known",
+    "of the n enrolled clients, m are malicious; no client can enroll again under a new name after the groups are "
+    "known",
     "the votes are those of the models that answer queries, taken in evaluation mode; ties go to the smaller label",
 )
 

@@ -30,6 +30,7 @@ from holdfast.cli.options import (
     Preset,
     Resume,
     Rounds,
+    RunAlpha,
     RunFolder,
     SecretSeed,
     Threads,
@@ -99,7 +100,7 @@ def certify(
     ] = "",
     baseline: Baseline = True,
     test_inputs: CertifiedInputs = None,
-    alpha: Alpha = 0.001,
+    alpha: RunAlpha = None,
     seed: SecretSeed = None,
     engine: EngineOrPlace = "auto",
     workers: Workers = None,
@@ -142,11 +143,11 @@ def recertify(
     kind: Annotated[
         list[str] | None, typer.Option(help="deployed, secret, ideal, data; repeat. Default: all valid.")
     ] = None,
-    alpha: Alpha = 0.001,
+    alpha: RunAlpha = None,
     bound: Annotated[str, typer.Option(help="Bound of deployed: degree, lp, exact.")] = "degree",
     method: Annotated[str, typer.Option(help="Confidence method of ideal and data.")] = "auto",
-    poisoning: Poisoning = "P3",
-    perspective: Perspective = "clean",
+    poisoning: Poisoning = None,
+    perspective: Perspective = None,
     partitions: Annotated[
         int | None, typer.Option(help="Use only the first so many partitions of a partitions run.")
     ] = None,

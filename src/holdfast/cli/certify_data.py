@@ -8,7 +8,6 @@ import typer
 
 from holdfast.cli.options import (
     Address,
-    Alpha,
     AsJson,
     Baseline,
     CertifiedInputs,
@@ -21,6 +20,7 @@ from holdfast.cli.options import (
     Perspective,
     Poisoning,
     Resume,
+    RunAlpha,
     RunFolder,
     SecretSeed,
     Threads,
@@ -88,9 +88,9 @@ def certify_data(
     ] = "",
     baseline: Baseline = True,
     test_inputs: CertifiedInputs = None,
-    poisoning: Poisoning = "P3",
-    perspective: Perspective = "clean",
-    alpha: Alpha = 0.001,
+    poisoning: Poisoning = None,
+    perspective: Perspective = None,
+    alpha: RunAlpha = None,
     seed: SecretSeed = None,
     engine: EngineOrPlace = "auto",
     workers: Workers = None,

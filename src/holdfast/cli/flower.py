@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from holdfast.cli.options import (
-    Alpha,
     AsJson,
     Baseline,
     BatchSize,
@@ -26,6 +25,7 @@ from holdfast.cli.options import (
     Preset,
     Resume,
     Rounds,
+    RunAlpha,
     RunFolder,
     SecretSeed,
     Threads,
@@ -208,7 +208,7 @@ def certify(
     trusted: Annotated[str, typer.Option(help="Clients you vouch for, e.g. 0,1,2: they join every group.")] = "",
     baseline: Baseline = False,
     test_inputs: CertifiedInputs = None,
-    alpha: Alpha = 0.001,
+    alpha: RunAlpha = None,
     seed: SecretSeed = None,
     engine: Engine = "auto",
     threads: Threads = None,

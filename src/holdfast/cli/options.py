@@ -29,14 +29,23 @@ LearningRate = Annotated[float | None, typer.Option(help="Learning rate.")]
 # What is certified.
 GroupSize = Annotated[int, typer.Option("--k", help="Clients per group.")]
 Alpha = Annotated[float, typer.Option(help="Failure probability of secret, ideal and data certificates.")]
+RunAlpha = Annotated[
+    float | None,
+    typer.Option(help="Failure probability of secret, ideal and data certificates. Default: the run's own, or 0.001."),
+]
 Poisoning = Annotated[
-    str,
+    str | None,
     typer.Option(
-        help="P1 insert, P2 delete, P3 modify, P4 insert/modify, P5 delete/modify, P6 all three; ideal and data only."
+        help="P1 insert, P2 delete, P3 modify, P4 insert/modify, P5 delete/modify, P6 all three; ideal and data only. "
+        "Default: the run's own, or P3."
     ),
 ]
 Perspective = Annotated[
-    str, typer.Option(help="clean: votes and data from before the attack. observed: they may be poisoned already.")
+    str | None,
+    typer.Option(
+        help="clean: votes and data from before the attack. observed: they may be poisoned already. "
+        "Default: the run's own, or clean."
+    ),
 ]
 
 # Where and how it runs.

@@ -263,7 +263,7 @@ def model_count(kind: str, n: int, k: int, n_models: int | None) -> int:
             f"with n_models * k a multiple of n; choose a multiple of {n // math.gcd(n, k)}"
         )
     if n_models not in (None, needed):
-        raise ConfigError(f"n_models={n_models}, but a {kind} design of n={n}, k={k} has {needed} models")
+        raise ConfigError(f"n_models={n_models}, but the {kind} design of n={n}, k={k} has {needed} models")
     return needed
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from holdfast.certification import Certificate, certify_deployed, certify_ideal, certify_secret
+from holdfast.certification import METHODS, Certificate, certify_deployed, certify_ideal, certify_secret
 from holdfast.certification.selection import POISONINGS
 from holdfast.ensemble import Design, Votes
 from holdfast.files import write_atomically
@@ -83,6 +83,8 @@ def certify_votes(
     design, n_labels = votes.design, votes.n_labels
     if not 0 < alpha < 1:
         raise ConfigError(f"alpha = {alpha} must be inside (0, 1), for example 0.001")
+    if method not in ("auto", *METHODS):
+        raise ConfigError(f"method {method!r} is not one of {', '.join(('auto', *METHODS))}")
     made = []
     for kind in kinds_for(design, unit_of(votes), kinds, poisoning):
         if kind == "deployed":
@@ -141,13 +143,13 @@ _OF_EXAMPLES = (
         "depend on everything",
     ),
     (
-        "the assignment was drawn after enrolment from a secret seed that no client knows or can influence; drawing it "
-        "again costs a new alpha",
+        "the assignment was drawn after enrollment from a secret seed that no client knows or can influence; drawing "
+        "it again costs a new alpha",
         "the selections were drawn when all examples were in, from a secret seed that no contributor knows or can "
         "influence; drawing them again costs a new alpha",
     ),
     (
-        "m of the n enrolled clients are malicious; no client can enrol again under a new name after the groups are "
+        "of the n enrolled clients, m are malicious; no client can enroll again under a new name after the groups are "
         "known",
         "at most m of the n training examples are poisoned; none changes its place once the selections are known",
     ),

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from holdfast.ensemble import Design, VoteLog, Votes
 from holdfast.experiments import run as runs
-from holdfast.experiments.certificates import CLIENTS, PERSPECTIVES, certify_votes, kinds_for, save_certificates
+from holdfast.experiments.certificates import CLIENTS, certify_votes, kinds_for, save_certificates
 from holdfast.experiments.events import Events, Silent
+from holdfast.experiments.question import Question, resumed
 from holdfast.experiments.recertify import load_votes
 from holdfast.experiments.result import CertifyResult, build_content
 from holdfast.experiments.run import Run
@@ -40,9 +41,9 @@ def certify_run(
     config: StudyConfig,
     out: Path,
     *,
-    alpha: float = 0.001,
-    poisoning: str = "P3",
-    perspective: str = "clean",
+    alpha: float | None = None,
+    poisoning: str | None = None,
+    perspective: str | None = None,
     seed: str | None = None,
     resume: bool = False,
     given: Mapping[str, Any] | None = None,
@@ -59,9 +60,10 @@ def certify_run(
     Args:
         config: what to train on whom: a `CertifyConfig` (clients) or an `ExamplesConfig` (training examples).
         out: the run's folder; one that holds a run already is never overwritten.
-        alpha: failure probability of `secret`, `ideal` and `data` certificates.
-        poisoning: what the malicious may do, "P1" to "P6"; see `certify_votes`.
-        perspective: "clean" or "observed"; see `certify_votes`.
+        alpha: failure probability of `secret`, `ideal` and `data` certificates; None takes that of the run that goes
+            on, or 0.001. So it is with `poisoning` and `perspective`.
+        poisoning: what the malicious may do, "P1" to "P6"; see `certify_votes`. At first "P3".
+        perspective: "clean" or "observed"; see `certify_votes`. At first "clean".
         seed: everything random follows from it; a fresh 256-bit secret when None.
         resume: continue the run in `out` with its own configuration, or start it if there is none.
         given: with `resume`, the options to compare with the run's own; others are taken from the run.
@@ -80,36 +82,46 @@ def certify_run(
         EngineError: workers cannot be reached, or die again and again; `resume` goes on.
     """
     events = events or Silent()
-    if not 0 < alpha < 1:
-        raise ConfigError(f"alpha = {alpha} must be inside (0, 1), for example 0.001")
-    if perspective not in PERSPECTIVES:
-        raise ConfigError(f"perspective = {perspective!r} must be one of {', '.join(PERSPECTIVES)}")
+    asked = {"alpha": alpha, "poisoning": poisoning, "perspective": perspective}
+    question = Question().but(**asked)
     continued = resume and Run(Path(out)).manifest_path.exists()
     if continued:
         run = runs.resume(Path(out), config.job, given or {})
+        question = resumed(run, asked)
         config = _stored_config(config, run)
         seed = str(run.secret()["seed"]) if seed is None else seed
+    elif resume and given is not None and not given:
+        raise ConfigError(f"--resume: {out} holds no run yet; name the folder of a run, or say what to train as well")
     else:
         seed = secrets.token_hex(32) if seed is None else str(seed)
     master = int.from_bytes(hashlib.sha256(b"holdfast training\0" + seed.encode()).digest()[:16], "big")
     study = config.study(seed=derive_seed(master, "partition"))
     design = study.design(seed)
-    kinds_for(design, study.facts().get("unit", CLIENTS), poisoning=poisoning)  # refuses before anything is trained
-    outlook = study.outlook(design, alpha)
+    kinds_for(
+        design, study.facts().get("unit", CLIENTS), poisoning=question.poisoning
+    )  # refuses before anything is trained
+    outlook = study.outlook(design, question.alpha)
     workshop = workshop or Workshop(engine, device, threads)
     task = study.task(design, workshop, seed=derive_seed(master, "training"))
     data_hash = study.dataset.fingerprint()
     if continued:
         _check_same(run, design, data_hash)
     else:
-        run = _start(Path(out), config, study, design, seed, data_hash, command or typed_command(seed))
+        told = {"command": command or typed_command(seed), "question": question.entry()}
+        run = _start(Path(out), config, study, design, seed, data_hash, told)
     events.note(outlook)
     votes = _train(run, study, design, task, workshop, keep_models, events)
-    return _finish(run, study, votes, alpha, poisoning, perspective, events)
+    return _finish(run, study, votes, question, events)
 
 
 def _start(
-    out: Path, config: StudyConfig, study: Study, design: Design, seed: str, data_hash: str, command: str
+    out: Path,
+    config: StudyConfig,
+    study: Study,
+    design: Design,
+    seed: str,
+    data_hash: str,
+    told: Mapping[str, Any],
 ) -> Run:
     dataset = study.dataset
     return runs.start(
@@ -117,7 +129,7 @@ def _start(
         config.job,
         asdict(config),  # type: ignore[call-overload]  # every configuration is a dataclass
         {"seed": seed, "meaning": "draws the assignment and all training; keep it from clients, reveal it for audit"},
-        command=command,
+        **told,
         data={
             "name": dataset.name,
             "sha256": data_hash,
@@ -246,11 +258,9 @@ def final_labels(
     return (found if second is None else np.where(found == SECOND_PHASE, second, found)).astype(np.uint32)
 
 
-def _finish(
-    run: Run, study: Study, votes: Votes, alpha: float, poisoning: str, perspective: str, events: Events
-) -> CertifyResult:
+def _finish(run: Run, study: Study, votes: Votes, question: Question, events: Events) -> CertifyResult:
     began = time.monotonic()
-    certificates = certify_votes(votes, alpha=alpha, poisoning=poisoning, perspective=perspective)
+    certificates = certify_votes(votes, **question.entry())
     save_certificates(run.certificates_path, votes, certificates)
     timings = {**run.manifest().get("timings", {}), "certification": time.monotonic() - began}
     run.update(timings=timings, assumptions={c.kind: list(c.assumptions) for c in certificates})

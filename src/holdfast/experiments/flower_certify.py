@@ -66,7 +66,7 @@ def certify_on_nodes(
     last = jobs.run(site, name, job, server=SERVER_APP, client=client_app, listener=events)
     if "error" in last:
         raise ConfigError(last["error"])
-    return recertify_run(out, alpha=options["alpha"])
+    return recertify_run(out)
 
 
 def _check_design(config: EnrolledConfig) -> None:

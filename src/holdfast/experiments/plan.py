@@ -60,8 +60,8 @@ def plan_table(
     cells = [(r.design, r.certificate, str(r.n_models), str(r.pairs), "never" if r.m < 0 else str(r.m)) for r in rows]
     values = [(r.design, r.certificate, r.n_models, r.pairs, r.m) for r in rows]
     notes = [
-        f"m = malicious clients, of {n}; k = {k}, {n_inputs} inputs, alpha = {alpha:g}; ties go to the smaller label, "
-        "so inputs that get the smallest label may reach one more"
+        f"m = malicious clients, of {n:,}; k = {k}, {n_inputs:,} inputs, alpha = {alpha:g}; ties go to the smaller "
+        "label, so inputs that get the smallest label may reach one more"
     ]
     hopeless = [_hopeless(r, n, k, alpha, n_inputs, n_labels) for r in rows if r.m < 1]
     notes += hopeless
@@ -73,7 +73,7 @@ def plan_table(
 
 def _hopeless(row: Plan, n: int, k: int, alpha: float, n_inputs: int, n_labels: int) -> str:
     """Why a design cannot certify even one malicious client, and how many models would."""
-    head = f"{row.design}, {row.certificate}: N = {row.n_models} at alpha = {alpha:g} and {n_inputs} inputs"
+    head = f"{row.design}, {row.certificate}: N = {row.n_models} at alpha = {alpha:g} and {n_inputs:,} inputs"
     text = f"{head} can never certify {'anything' if row.m < 0 else 'a malicious client'}"
     if row.models_needed is None:
         return f"{text}, nor can any other N; choose a smaller k"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from holdfast.ensemble import Votes
 from holdfast.experiments.certificates import certify_votes, save_certificates
+from holdfast.experiments.question import Question
 from holdfast.experiments.result import CertifyResult, build_content
 from holdfast.experiments.run import Run
 from holdfast.types import ArtifactError, ConfigError
@@ -33,11 +34,11 @@ def recertify_run(
     path: Path,
     *,
     kinds: Sequence[str] | None = None,
-    alpha: float = 0.001,
+    alpha: float | None = None,
     bound: str = "degree",
     method: str = "auto",
-    poisoning: str = "P3",
-    perspective: str = "clean",
+    poisoning: str | None = None,
+    perspective: str | None = None,
     partitions: int | None = None,
     out: Path | None = None,
 ) -> CertifyResult:
@@ -46,7 +47,8 @@ def recertify_run(
     Args:
         path: the run's folder.
         kinds: certificate kinds; None takes all that the design allows.
-        alpha: failure probability of `secret`, `ideal` and `data`.
+        alpha: failure probability of `secret`, `ideal` and `data`; None takes the run's own. So it is with
+            `poisoning` and `perspective`.
         bound: bound of `deployed`.
         method: confidence method of `ideal` and `data`.
         poisoning: what the malicious may do, "P1" to "P6"; see `certify_votes`.
@@ -61,9 +63,8 @@ def recertify_run(
         raise ConfigError(f"--out {out} exists already; name a new file")
     if partitions is not None:
         votes = votes.prefix(partitions)
-    certificates = certify_votes(
-        votes, alpha=alpha, kinds=kinds, bound=bound, method=method, poisoning=poisoning, perspective=perspective
-    )
+    question = Question.of(run).but(alpha=alpha, poisoning=poisoning, perspective=perspective)
+    certificates = certify_votes(votes, kinds=kinds, bound=bound, method=method, **question.entry())
     if out is not None:
         save_certificates(Path(out), votes, certificates)
     return CertifyResult(run.path, votes, tuple(certificates), build_content(votes, certificates, manifest, run=path))

@@ -62,10 +62,16 @@ def describe(design: Design) -> str:
     return f"{design.n_models} spread groups of {design.k}"
 
 
-def not_covered(votes: Votes) -> tuple[str, ...]:
-    """Limits of this run beside those that every certificate of a kind has."""
+def not_covered(votes: Votes, *, trusted: int = 0) -> tuple[str, ...]:
+    """Limits of this run beside those that every certificate of a kind has; `trusted` clients are in every group."""
     design = votes.design
     told = []
+    if trusted:
+        some = f"{trusted} trusted clients take" if trusted > 1 else "1 trusted client takes"
+        told.append(
+            f"A trusted client that turns malicious: {some} part in every group and can change every prediction. The "
+            f"{design.n} clients that the certificates count are the others."
+        )
     if not design.secret and "secret" in design.certificates:
         drawn = "selections" if unit_of(votes) == EXAMPLES else "groups"
         told.append(
@@ -98,6 +104,7 @@ def build_content(
     if unit_of(votes) == EXAMPLES:
         words = words.replace("groups", "selections")
     results = manifest.get("results", {})
+    trusted = set(manifest["config"].get("trusted", ())) if unit_of(votes) == CLIENTS else set()
     return CertifyReport(
         title=f"Certified {'ensemble' if unit_of(votes) == CLIENTS else 'training data'}: {manifest['data']['name']}",
         dataset=manifest["data"]["name"],
@@ -117,7 +124,7 @@ def build_content(
             label_names=manifest["data"]["label_names"],
             counts=votes.counts(),
         ),
-        not_covered=not_covered(votes),
+        not_covered=not_covered(votes, trusted=len(trusted)),
         config=manifest["config"],
         hashes={**votes.hashes, "data": manifest["data"]["sha256"], "config": manifest["config_sha256"]},
         versions=manifest["versions"],

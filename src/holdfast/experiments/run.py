@@ -77,7 +77,7 @@ class Run:
         """Read the manifest; a missing, damaged or foreign one is refused in one sentence."""
         try:
             content = json.loads(self.manifest_path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise ArtifactError(f"{self.path} is no run: it has no run.json; name a folder of a run") from None
         except (json.JSONDecodeError, UnicodeDecodeError, OSError) as problem:
             raise ArtifactError(f"{self.manifest_path} cannot be read ({problem}); the file is damaged") from problem
@@ -113,7 +113,10 @@ def start(path: Path, job: str, config: Mapping[str, Any], secret: Mapping[str, 
         raise ConfigError(f"--out {path} already holds a run; continue it with --resume or name another folder")
     if path.exists() and (not path.is_dir() or any(not _leftover(entry) for entry in path.iterdir())):
         raise ConfigError(f"--out {path} exists and is not an empty folder; name another one")
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise ConfigError(f"--out {path} cannot be made ({problem.strerror}); name another folder") from problem
     if secret is not None:
         write_json(path / "secret.json", secret, private=True)
     manifest = {
