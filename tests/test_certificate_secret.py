@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections import Counter
+from collections.abc import Iterator
 from fractions import Fraction
 
 import numpy as np
@@ -106,6 +107,44 @@ def test_promise_holds_over_the_draws_of_the_assignment() -> None:
         fallen = (attacked.sum(axis=0) * 2 > 24).astype(np.int64) != certificate.prediction
         broken += bool((fallen & (certificate.radius >= m)).any())
     assert 0 < broken / draws <= alpha
+
+
+def placements(clients: tuple[int, ...], sizes: list[int]) -> Iterator[tuple[frozenset[int], ...]]:
+    """All ways to deal clients out to groups of these sizes."""
+    if not sizes:
+        yield ()
+        return
+    for group in itertools.combinations(clients, sizes[0]):
+        rest = tuple(client for client in clients if client not in group)
+        for others in placements(rest, sizes[1:]):
+            yield (frozenset(group), *others)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "repeats"), [([2, 2, 2], 1), ([2, 2, 2], 2), ([3, 2, 2], 1), ([2, 2, 2, 2], 1), ([4, 4], 2), ([1] * 5, 1)]
+)
+def test_no_malicious_set_beats_the_certificate_over_all_assignments(sizes: list[int], repeats: int) -> None:
+    # Every vote of the groups is an input, every assignment is drawn, every set of m clients is tried, and every group
+    # with one of them turns all its votes: the draws in which any certified input falls are at most a share alpha.
+    n, models = sum(sizes), len(sizes) * repeats
+    votes = np.array(list(itertools.product((0, 1), repeat=models))).T
+    alphas = (Fraction(1, 20), Fraction(1, 5), Fraction(2, 3))
+    certificates = [certify_secret(votes, sizes, repeats, 2, alpha=alpha) for alpha in alphas]
+    one = list(placements(tuple(range(n)), sizes))
+    for m in range(1, n + 1):
+        for malicious in itertools.combinations(range(n), m):
+            each = [[not group.isdisjoint(malicious) for group in groups] for groups in one]
+            hit = np.array([list(itertools.chain(*draw)) for draw in itertools.product(each, repeat=repeats)])
+            distinct, times = np.unique(hit, axis=0, return_counts=True)
+            for alpha, found in zip(alphas, certificates, strict=True):
+                attacked = np.where(distinct[:, :, None], 1 - found.prediction, votes)
+                fallen = (2 * attacked.sum(axis=1) > models).astype(int) != found.prediction
+                broken = (fallen & (found.radius >= m)).any(axis=1)
+                assert times[broken].sum() <= alpha * len(hit)
+                # At the next client it may fall: where the groups that are hit all back the winner, too often.
+                assert found.margin is not None
+                for margin in set(found.margin[found.radius == m - 1]):
+                    assert (2 * hit.sum(axis=1) > margin).mean() > alpha
 
 
 def test_certificate_reports_margin_and_kind() -> None:
