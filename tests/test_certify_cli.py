@@ -327,6 +327,15 @@ def test_trusted_clients_join_every_group_and_their_own_model_is_the_baseline(tm
     assert "2 trusted clients take part in every group and can change every prediction" in page
 
 
+@pytest.mark.parametrize("command", ["certify", "recertify", "plan", "data", "reproduce ensemble"])
+def test_help_has_examples_that_begin_with_the_command(command, here):
+    done = here(*command.split(), "--help")
+    assert done.returncode == 0
+    examples = done.stdout.split("Examples:")[1]
+    assert f"holdfast {command} " in " ".join(examples.split())
+    assert "Exit codes: 0 done; 2" in " ".join(here("--help").stdout.split())
+
+
 def test_the_plan_says_what_can_be_certified_before_training(here):
     done = here("plan", "--clients", 1000, "--k", 10, "--models", 10, "--inputs", 10000, "--json")
     assert done.returncode == 0, done.stderr

@@ -15,6 +15,8 @@ from holdfast.types import HoldfastError
 app = typer.Typer(
     name="holdfast",
     help="Federated learning that survives malicious clients: certificates with proofs, robust aggregation.",
+    epilog="Exit codes: 0 done; 2 what was given cannot be used (one sentence on stderr); 130 interrupted, what is "
+    "finished is kept.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
