@@ -42,8 +42,29 @@ def test_designs_are_compared_and_no_kind_exceeds_its_own_accuracy_at_zero(found
     assert max(row["m=1"] for row in deployed.values()) > 0.4
 
 
+def test_lines_of_the_figures_are_tables_too(found):
+    tables = {table.title.split(":")[0]: table.to_json()["rows"] for table in found.tables}
+    images, activity = tables["Figures 3 to 6, images"], tables["Figures 3 to 6, activity"]
+    lines = [row["certificate"] for row in images + activity]
+    assert {line.split(":")[0] for line in lines} == {
+        f"Figure {name}" for name in ("3a", "3b", "4a", "4b", "5a", "5b", "6")
+    }
+    assert [line for line in lines if "Figure 3a" in line or "Figure 6" in line] == [
+        "Figure 3a: k = 2", "Figure 3a: k = 4", "Figure 6: q = 0.5", "Figure 6: q = 0.9"
+    ]  # fmt: skip
+    assert [row["alpha"] for row in images if "Figure 5a" in row["certificate"]] == [0.0001, 0.001, 0.01, 0.1]
+    shares = [row["m=0"] for row in images if "Figure 5a" in row["certificate"]]
+    assert shares == sorted(shares)  # the more may fail, the more is certified
+
+
+def test_a_run_is_trained_even_where_no_figure_can_be_drawn_of_it_alone(tmp_path):
+    found = reproduce_ensemble(tmp_path, seed="test", only=("images-k-2",))
+    assert (tmp_path / "runs" / "images-k-2" / "votes.npz").exists()
+    assert found.figures == ()
+
+
 def test_activity_is_certified_up_to_the_first_m_where_nothing_is_left(found):
-    rows = found.tables[2].to_json()["rows"]
+    rows = found.tables[-1].to_json()["rows"]
     assert [row["certificate"].split()[0] for row in rows] == ["ideal", "deployed"] * 2
     curves = np.array([[row[name] for name in row if name.startswith("m=")] for row in rows])
     assert (np.diff(curves) <= 0).all()
