@@ -49,11 +49,12 @@ def plot_of(title: str, series: list[Series]) -> LinePlot:
 def settings_of(runs: Runs[Scale]) -> dict[str, list[Setting]]:
     """The lines of Figures 3 to 6, as far as their runs belong to this call."""
     scale, arms = runs.scale, runs.scale.arms()
+    images = "images" if runs.has("images") else f"images-k-{scale.images.k}"  # a prefix of the one, or the other
     found: dict[str, list[Setting]] = {}
     for figure, main, models, others, word, field in (
-        ("3a", "images", scale.side_models, [f"images-k-{k}" for k in scale.image_ks], "k", "k"),
+        ("3a", images, scale.side_models, [f"images-k-{k}" for k in scale.image_ks], "k", "k"),
         ("3b", "activity", None, [f"activity-k-{k}" for k in scale.activity_ks], "k", "k"),
-        ("6", "images", scale.side_models, [f"images-q-{q}" for q in scale.skews], "q", "skew"),
+        ("6", images, scale.side_models, [f"images-q-{q}" for q in scale.skews], "q", "skew"),
     ):
         if runs.has(main, *others):
             sizes = {name: models if name == main else None for name in (main, *others)}

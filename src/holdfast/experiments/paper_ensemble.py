@@ -80,7 +80,7 @@ class Scale:
             "activity-random": replace(activity, design="random", k=4, models=max(self.activity_counts)),
         }
         arms |= {f"images-disjoint-{k}": replace(images, design="disjoint", k=k, models=None) for k in self.disjoint}
-        arms |= {f"images-k-{k}": replace(random, k=k) for k in self.image_ks}
+        arms |= {f"images-k-{k}": replace(random, k=k) for k in (images.k, *self.image_ks)}
         arms |= {f"images-q-{q}": replace(random, skew=q) for q in self.skews}
         arms |= {f"activity-k-{k}": replace(activity, k=k) for k in self.activity_ks}
         return arms
