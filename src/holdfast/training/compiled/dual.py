@@ -19,7 +19,7 @@ import numpy as np
 from numba import njit
 
 from holdfast.training.batches import fold, scale
-from holdfast.training.compiled.layers import ONE, backward, forward, product, scores_gradient
+from holdfast.training.compiled.layers import ONE, backward, forward, product, put, scores_gradient
 from holdfast.training.compiled.microkernels import ADD, ZERO, block_sizes, correlate
 from holdfast.training.compiled.vectors import row_sum, transpose
 
@@ -51,8 +51,7 @@ def pays(rows: int, features: int, outputs: int, steps: int, examples: int) -> b
 def gather(mem: Any, dual: Any, x: Any, rows: Any, order: Any, count: Any) -> None:
     """Rows `order[:count]` of a client into `dual.x`."""
     for slot in range(count):
-        place = dual.x + slot * dual.x_row
-        mem[place : place + dual.features] = x[rows[order[slot]]]
+        put(mem, dual.x + slot * dual.x_row, x[rows[order[slot]]])
 
 
 @njit
@@ -129,25 +128,31 @@ def _start(mem: Any, tab: Any, op: Any, dual: Any, count: Any) -> None:
 
 
 @njit
-def _enter(mem: Any, tab: Any, op: Any, net: Any, dual: Any, products: Any, order: Any, slots: Any, seen: Any) -> None:
+def _enter(
+    mem: Any, tab: Any, op: Any, net: Any, dual: Any, products: Any, order: Any, slots: Any, seen: Any, drawn: Any
+) -> None:  # fmt: skip
     """The layer's outputs for one batch, from the `seen` distinct rows that have coefficients so far.
 
-    The bias takes part as the coefficients of one more row, number 0, whose products are all 1.
+    The bias takes part as the coefficients of one more row, number 0, whose products are all 1. `drawn` [examples] is
+    scratch.
     """
     for example in range(net.batch):
-        drawn = example < net.examples
-        tab[dual.slots_table + example] = slots[example] * dual.row if drawn else dual.blank - dual.z
+        tab[dual.slots_table + example] = dual.blank - dual.z
+    for example in range(net.examples):
+        tab[dual.slots_table + example] = slots[example] * dual.row
+        drawn[example] = order[slots[example]]
     for start in range(0, dual.outputs, 16):
         for part in range(0, net.batch, 16):
             transpose(mem, tab, dual.z + start, dual.slots_table + part, part, dual.y_table + start)
     if op.bias >= 0:
-        mem[dual.a : dual.a + dual.outputs] = mem[op.bias : op.bias + dual.outputs]
+        put(mem, dual.a, mem[op.bias : op.bias + dual.outputs])
     mem[dual.k : dual.k + net.examples] = 1
     for other in range(seen):
         row = products[order[other]]
         at = dual.k + (other + 1) * net.batch
+        line = mem[at : at + net.examples]
         for example in range(net.examples):
-            mem[at + example] = row[order[slots[example]]]
+            line[example] = row[drawn[example]]
     product(
         mem, tab, dual.outputs, net.batch, dual.a, ONE, dual.row, dual.k, net.batch, op.y, net.batch,
         op.taps_table, ONE, seen + 1, ADD, op.bias,
@@ -178,13 +183,14 @@ def local_steps(
     `products` [rows, rows] is the client's Gram matrix, or room for those of its entries that are needed, if `fresh`.
     """
     op = ops[0]
+    drawn = np.empty(net.examples, np.uint64)  # unsigned: no index counts from the end
     gather(mem, dual, x, rows, order, count)
     if fresh:
         gram(mem, tab, dual, order, count, products)
     _start(mem, tab, op, dual, count)
     seen = 0
     for step in range(len(slots)):
-        _enter(mem, tab, op, net, dual, products, order, slots[step], seen)
+        _enter(mem, tab, op, net, dual, products, order, slots[step], seen, drawn)
         for example in range(net.examples):
             labels[example] = y[rows[order[slots[step, example]]]]
             seen = max(seen, slots[step, example] + 1)

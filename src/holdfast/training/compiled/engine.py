@@ -16,7 +16,7 @@ from holdfast.training import batches
 from holdfast.training.batches import fold, scale
 from holdfast.training.compiled.dual import FRESH, PLAIN, all_grams, collect, draw, local_steps, turn_weights
 from holdfast.training.compiled.emit import I64, TABLE, blocks, intrinsic
-from holdfast.training.compiled.layers import backward, forward, scores_gradient
+from holdfast.training.compiled.layers import backward, forward, put, scores_gradient
 from holdfast.training.compiled.microkernels import SCALED, ZERO, define_microkernels
 from holdfast.training.compiled.plan import KERNELS
 from holdfast.training.compiled.vectors import define_vector_kernels, transpose
@@ -39,8 +39,7 @@ def _step(
     for example in range(net.examples):
         row = rows[np.int64(scale(fold(key, np.uint64(example)), size))]
         labels[example] = y[row]
-        place = net.gather + example * net.gather_row
-        mem[place : place + net.features] = x[row]
+        put(mem, net.gather + example * net.gather_row, x[row])
     _spread(mem, tab, net)
     forward(mem, tab, codes, ops, net, 0)
     scores_gradient(mem, labels, net, lr)
@@ -88,7 +87,7 @@ def _train(
     slots = np.empty((steps if dual.rows else 0, net.examples), np.int64)
     room = np.empty((dual.rows, dual.rows), np.float32)
     total = mem[net.total : net.total + net.weights]
-    mem[: net.weights] = model
+    put(mem, 0, model)
     for visit in range(first, last):
         client, share = members[visit % k], weights[visit % k]
         at_round = fold(fold(key, np.uint64(client)), np.uint64(visit // k))
@@ -115,19 +114,18 @@ def _train(
             updates[visit - first] = total
         elif visit % k == k - 1:
             model += total
-            mem[: net.weights] = model
+            put(mem, 0, model)
 
 
 @njit
 def _score(mem: Any, tab: Any, codes: Any, ops: Any, nets: Any, x: Any, model: Any, labels: Any, scores: Any) -> None:
     """Label all inputs with one model; with room in `scores`, leave them there too."""
     net = nets[0]
-    mem[: net.weights] = model
+    put(mem, 0, model)
     for first in range(0, len(x), net.examples):
         count = min(net.examples, len(x) - first)
         for example in range(count):
-            place = net.gather + example * net.gather_row
-            mem[place : place + net.features] = x[first + example]
+            put(mem, net.gather + example * net.gather_row, x[first + example])
         _spread(mem, tab, net)
         forward(mem, tab, codes, ops, net, 0)
         for example in range(count):

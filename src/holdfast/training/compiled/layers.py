@@ -27,6 +27,14 @@ ONE = np.int64(1)
 
 
 @njit
+def put(mem: Any, place: Any, values: Any) -> None:
+    """Copy `values` to a place, in vectors; assignment to a slice would be a loop over single numbers."""
+    target = mem[place : place + len(values)]
+    for i in range(len(values)):
+        target[i] = values[i]
+
+
+@njit
 def product(
     mem: Any, tab: Any, rows: Any, columns: Any, w: Any, w_row: Any, w_step: Any, x: Any, x_step: Any,
     out: Any, out_row: Any, table: Any, taps: Any, length: Any, plus: Any, bias: Any,

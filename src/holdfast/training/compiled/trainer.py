@@ -96,7 +96,7 @@ class CompiledTrainer:
         self.layout: Mapping[str, slice] = layout(module)
         self._factory, layers = model, read_layers(module)
         self._weights = place_weights(layers)
-        self.n_params = len(self._weights.slots)
+        self.n_params = self._weights.n_params
         shape = tuple(x.shape[1:])
         self._scorer = Scorer(layers, shape, self._weights, self.threads)
         self.n_labels = self._scorer.n_labels

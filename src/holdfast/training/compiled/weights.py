@@ -13,6 +13,21 @@ LANES = 16  # batches and rows of weights are padded to whole vectors of this ma
 
 
 @dataclass(frozen=True)
+class Block:
+    """A matrix in the engine's memory: its first place, its size, and the distance between rows."""
+
+    first: int
+    rows: int
+    columns: int
+    step: int
+
+    def of(self, placed: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """A view of it in vectors `[..., size]`: `[..., rows, columns]`."""
+        rows = placed[..., self.first : self.first + self.rows * self.step]
+        return rows.reshape(*placed.shape[:-1], self.rows, self.step)[..., : self.columns]
+
+
+@dataclass(frozen=True)
 class Weights:
     """Where each torch parameter lies in the engine's memory.
 
@@ -20,25 +35,34 @@ class Weights:
         weight: per layer, the first weight; -1 where there is none.
         row: per layer, the distance between the weights of two outputs.
         bias: per layer, the first bias; -1 where there is none.
-        slots: `[P]` for each place of the flat torch vector, the place in the engine's vector.
+        blocks: the matrices (a bias is one row) in torch's order.
         size: the length of the engine's vector.
     """
 
     weight: list[int]
     row: list[int]
     bias: list[int]
-    slots: npt.NDArray[np.int64]
+    blocks: list[Block]
     size: int
+
+    @property
+    def n_params(self) -> int:
+        """P, the length of the flat torch vector."""
+        return sum(block.rows * block.columns for block in self.blocks)
 
     def place(self, flat: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """A flat torch vector `[P]` in the engine's layout."""
-        placed = np.zeros(self.size, np.float32)
-        placed[self.slots] = flat
+        placed, at = np.zeros(self.size, np.float32), 0
+        for block in self.blocks:
+            size = block.rows * block.columns
+            block.of(placed)[:] = flat[at : at + size].reshape(block.rows, block.columns)
+            at += size
         return placed
 
     def flat(self, placed: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """The way back, for one vector or several `[..., size]`."""
-        return placed[..., self.slots]
+        parts = [block.of(placed).reshape(*placed.shape[:-1], -1) for block in self.blocks]
+        return np.concatenate(parts, axis=-1)
 
 
 def up(size: int) -> int:
@@ -54,7 +78,7 @@ def odd(size: int) -> int:
 def place_weights(layers: list[Layer]) -> Weights:
     """Lay out the weights: torch's order, rows of linear layers padded to whole vectors."""
     weight, row, bias = [], [], []
-    slots: list[npt.NDArray[np.int64]] = []
+    blocks: list[Block] = []
     size = 0
     for layer in layers:
         if not isinstance(layer, (Conv, Linear)):
@@ -70,10 +94,10 @@ def place_weights(layers: list[Layer]) -> Weights:
             step = odd(inputs)
         weight.append(size)
         row.append(step)
-        slots.append((size + step * np.arange(outputs)[:, None] + np.arange(inputs)).ravel())
+        blocks.append(Block(size, outputs, inputs, step))
         size = up(size + outputs * step)
         bias.append(size if layer.bias else -1)
         if layer.bias:
-            slots.append(size + np.arange(outputs))
+            blocks.append(Block(size, 1, outputs, outputs))
             size = up(size + outputs)
-    return Weights(weight, row, bias, np.concatenate(slots), size)
+    return Weights(weight, row, bias, blocks, size)
