@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from holdfast.experiments.paper_romoa import printed_twice
 from tables import markdown, result
 
 NOT_RUN = "not run at this scale"
@@ -23,9 +24,10 @@ def reproduced(title: str) -> str:
 
 
 def cell(value: Any) -> str:
-    """A value as it stands in a table: printed and ours, a number per seed, an error rate, or words."""
+    """A value as it stands in a table: printed (a star: in several cells) and ours, a number per seed, or words."""
     if isinstance(value, Mapping):
-        return f"{value['printed']:.3f} / {'–' if value['ours'] is None else format(value['ours'], '.3f')}"
+        star = "*" if printed_twice(value["printed"]) else ""
+        return f"{value['printed']:.3f}{star} / {'–' if value['ours'] is None else format(value['ours'], '.3f')}"
     if isinstance(value, list):
         return ", ".join(f"{number:.3f}" for number in value)
     if isinstance(value, float):

@@ -8,20 +8,11 @@ import numpy as np
 import pytest
 
 from holdfast.experiments import paper_romoa as paper
-from holdfast.experiments.claims_romoa import (
-    CLAIMS,
-    TARGETS,
-    Target,
-    claims_table,
-    judged,
-    order,
-    rate,
-    table_1,
-    table_2,
-    targets_table,
-)
+from holdfast.experiments.claims_romoa import CLAIMS, claims_table
 from holdfast.experiments.measures import RoundRecord
 from holdfast.experiments.reproduce_romoa import reproduce_romoa
+from holdfast.experiments.tables_romoa import judged, order, rate, table_1, table_2
+from holdfast.experiments.targets_romoa import TARGETS, Target, targets_table
 from holdfast.types import ConfigError
 from tests.conftest import SHARED
 
@@ -41,6 +32,17 @@ def found(errors, *, attack="UPA", m=4, seeds=(0, 1, 2), clients=10, n_rounds=5)
                 rounds.append(RoundRecord(number + 1, 0.93 if told else 1 - level, (), **told))
             records[rule, attack, m, seed] = tuple(rounds)
     return SimpleNamespace(experiment=experiment, records=records)
+
+
+def accuracies(values, usual=(0.95, 0.94)):
+    """A sweep with these (training, test) accuracies by rule and attack; early evaluations are worse."""
+    records = {}
+    for rule in paper.NAMES:
+        for attack, m in (("none", 0), ("UPA", 1), ("TPA", 1)):
+            training, test = values.get((rule, attack), usual)
+            early, late = RoundRecord(1, 0.2, (), 0.2), RoundRecord(2, test, (), training)
+            records[rule, attack, m, 0] = (early, late, late, late)
+    return SimpleNamespace(experiment=SimpleNamespace(seeds=(0,)), records=records)
 
 
 class TestPrintedNumbers:
@@ -96,6 +98,22 @@ class TestScales:
         for claim in CLAIMS:
             assert set(claim.needs) <= set(arms)
 
+    def test_cpu_has_every_setting_of_table_1_but_for_many_participants_on_photos(self):
+        arms = paper.scale("cpu").arms
+        missing = set()
+        for data, attack, n in paper.TABLE_1:
+            arm = arms.get(paper.arm_of(data, n))
+            if arm is None:
+                missing.add((data, n))
+            else:
+                assert {(attack, m) for m in paper.ADVERSARIES[n]} <= set(arm.rows())
+        assert missing == {("CIFAR-10", 100), ("CIFAR-10", 200)}
+
+    def test_training_accuracy_is_measured_where_it_is_drawn_and_not_at_every_syncing_point(self):
+        for name in ("smoke", "cpu", "paper"):
+            assert paper.scale(name).arms["mnist-10"].federation.training_accuracy
+            assert not paper.scale(name).figure_4.training_accuracy
+
     def test_unknown_names(self, tmp_path):
         with pytest.raises(ConfigError, match="scale 'big' is not one of"):
             paper.scale("big")
@@ -144,6 +162,23 @@ class TestVerdicts:
         table = claims_table({}, at_scale=True)
         assert {row[2] for row in table.rows} == {"not run at this scale"}
 
+    @pytest.mark.parametrize(
+        ("text", "arm", "good", "bad"),
+        [
+            ("UPA influences accuracy seriously", "mnist-10", {}, {("baseline", "UPA"): (0.1, 0.8)}),
+            ("TPA barely influences accuracy", "mnist-10", {}, {("baseline", "TPA"): (0.95, 0.8)}),
+            ("Romoa protects accuracy on MNIST", "mnist-10", {}, {("Romoa", "UPA"): (0.5, 0.93)}),
+            ("Romoa protects accuracy on CIFAR-10", "cifar-10-10", {}, {("Romoa", "TPA"): (0.95, 0.8)}),
+            ("RFA is the best on MNIST", "mnist-10", {}, {("RFA", "TPA"): (0.95, 0.8)}),
+            ("RFA and Krum fail on CIFAR-10", "cifar-10-10", {("RFA", a): (0, 0.5) for a in ("UPA", "TPA")}, {}),
+        ],
+    )
+    def test_sentences_on_accuracy_both_ways(self, text, arm, good, bad):
+        claim = next(c for c in CLAIMS if c.text == text)
+        usual = {("baseline", "UPA"): (0.1, 0.1)} | {("Krum", a): (0.9, 0.85) for a in ("UPA", "TPA")}
+        assert claim.verdict({arm: accuracies(usual | good)}, at_scale=True)[0] == "agrees"
+        assert claim.verdict({arm: accuracies(usual | bad)}, at_scale=True)[0] == "differs"
+
     def test_targets_hold_for_every_seed(self):
         target = Target("t", "arm", "Romoa", ("UPA", 4), 0.09, rivals=("RFA", "Krum"))
         good = {"Romoa": 0.08, "RFA": 0.9, "Krum": 0.2}
@@ -161,7 +196,8 @@ def test_smoke_runs_draws_and_judges_nothing(tmp_path):
     told = reproduce_romoa(tmp_path, only=only, threads=1)
     assert {row[-1] for row in told.tables[0].rows} == {"not run at this scale"}
     drawn = {path.stem for path in told.figures}
-    numbers = ("1-mnist", "2-mnist", "4", "5-mnist", "6-true", "6-poisoned", "7-mnist", "8-mnist")
+    numbers = ("1-mnist", "2-mnist", "4", "5-mnist", "6-true", "6-poisoned")
+    numbers += tuple(f"{number}-mnist-{half}" for number in (7, 8) for half in ("training", "test"))
     assert drawn == {f"figure-{number}" for number in numbers}
     written = json.loads((tmp_path / "reproduction-romoa-smoke.json").read_text())
     assert written["tables"][0]["rows"][0]["Romoa"] == {"printed": 0.008289, "ours": None}

@@ -6,10 +6,10 @@ from functools import cache
 import pytest
 
 from holdfast.experiments.attacked import SimulateConfig
-from holdfast.experiments.claims_romoa import TARGETS
 from holdfast.experiments.paper_romoa import AT_SYNC, LONG, UPA
 from holdfast.experiments.reproduce_romoa import reproduce_romoa
 from holdfast.experiments.simulation import simulate
+from holdfast.experiments.targets_romoa import TARGETS
 from tests.conftest import shared
 
 DIGITS = SimulateConfig(clients=10, rounds=30, mode="async", tau=5, lr=0.3, evaluate_every=30, allow_unsound=True)

@@ -95,6 +95,9 @@ def simulate(
         str | None, typer.Option(help="Model name or package.module:factory. Default: the data's.")
     ] = None,
     evaluate_every: Annotated[int, typer.Option(help="Rounds between evaluations.")] = 1,
+    training_accuracy: Annotated[
+        bool, typer.Option("--training-accuracy", help="Measure on the honest clients' training rows, too.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Everything random follows from it.")] = 0,
     allow_unsound: Annotated[bool, typer.Option(help="Run a rule whose theory needs more clients.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for settings, rounds, figures and the report.")] = None,

@@ -59,6 +59,7 @@ class SimulateConfig:
         weighting: "uniform", or "size" to report numbers of rows to rules that use them.
         model: registry name or `package.module:factory`; None takes the data set's own.
         evaluate_every: rounds between evaluations; the last round is always evaluated.
+        training_accuracy: measure the global model on the honest clients' training rows, too.
         seed: everything random follows from it.
         allow_unsound: run a rule whose theory does not cover this federation.
     """
@@ -91,6 +92,7 @@ class SimulateConfig:
     weighting: str = "uniform"
     model: str | None = None
     evaluate_every: int = 1
+    training_accuracy: bool = False
     seed: int = 0
     allow_unsound: bool = False
 
@@ -108,8 +110,9 @@ class SimulateConfig:
             raise ConfigError(f"local_epochs must be above 0, but is {self.local_epochs!r}")
         if self.drop_holders and self.drop_label is None:
             raise ConfigError(f"drop_holders is {self.drop_holders}, but drop_label does not say of which label")
-        if not isinstance(self.standardize, bool):
-            raise ConfigError(f"standardize must be true or false, but is {self.standardize!r}")
+        for name in ("standardize", "training_accuracy"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} must be true or false, but is {getattr(self, name)!r}")
         self._check_mode()
         FedAvg(
             rounds=self.rounds,
@@ -192,6 +195,11 @@ class AttackedFederation:
         """Clients of one round."""
         return self.config.clients_per_round or self.n
 
+    def honest_rows(self) -> NDArray[np.int64]:
+        """The training rows of clients that are not malicious, ascending."""
+        honest = np.setdiff1d(np.arange(self.n), self.malicious)
+        return np.sort(np.concatenate([[], *(self.partition.rows(int(client)) for client in honest)])).astype(np.int64)
+
     def sample(self, round_number: int) -> NDArray[np.int64]:
         """The clients of a round, ascending: a function of the seed and the round alone."""
         if self.per_round == self.n:
@@ -204,6 +212,12 @@ class AttackedFederation:
 def load_data(data: str, data_dir: str | None) -> Dataset:
     """A data set, kept for the next cell of a sweep; its test rows do not depend on the run's seed."""
     return data_module.load(data, data_dir=data_dir)
+
+
+@lru_cache(maxsize=2)
+def _standard(data: str, data_dir: str | None) -> Standard:
+    """Its constants, kept likewise: they take longer than many a cell."""
+    return Standard.of(load_data(data, data_dir))
 
 
 def load_attacked(config: SimulateConfig, *, flipped: tuple[int, ...] = ()) -> AttackedFederation:
@@ -219,7 +233,7 @@ def load_attacked(config: SimulateConfig, *, flipped: tuple[int, ...] = ()) -> A
         ThreatModelError: the rule's theory needs more clients, and `allow_unsound` is not set.
     """
     whole = load_data(config.data, config.data_dir)
-    standard = Standard.of(whole) if config.standardize else None
+    standard = _standard(config.data, config.data_dir) if config.standardize else None
     dataset = _trimmed(whole, config)
     partition = _without_holders(_partition(config, dataset), dataset, config)
     n = partition.n

@@ -16,6 +16,8 @@ from holdfast.experiments.verdict import ParticipantVerdict, participant_verdict
 from holdfast.training import Trainer
 from holdfast.types import Aggregate
 
+Labeled = tuple[NDArray[Any], NDArray[np.int64]]
+
 
 @dataclass(frozen=True)
 class RoundRecord:
@@ -25,6 +27,7 @@ class RoundRecord:
         round: rounds done, from 1.
         accuracy: share of test inputs with the correct label.
         by_label: the same per label, `L` numbers.
+        training_accuracy: share of the honest clients' training rows with the correct label; None if not asked for.
         success: share of the goal's inputs that got the label the attackers want; None without a goal.
         target_error: share of the goal's inputs that did not get their true label (targeted poisoning only).
         target_confidence: mean probability of the wanted label on them (targeted poisoning only).
@@ -40,6 +43,7 @@ class RoundRecord:
     round: int
     accuracy: float
     by_label: tuple[float, ...]
+    training_accuracy: float | None = None
     success: float | None = None
     target_error: float | None = None
     target_confidence: float | None = None
@@ -52,8 +56,10 @@ class RoundRecord:
     verdict: ParticipantVerdict | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain numbers; NaN as null; a verdict only where there is one."""
+        """Plain numbers; NaN as null; a verdict and training accuracy only where there are any."""
         entries = {key: _plain(value) for key, value in asdict(self).items() if key != "verdict"}
+        if self.training_accuracy is None:
+            del entries["training_accuracy"]
         return entries if self.verdict is None else {**entries, "verdict": self.verdict.to_json()}
 
     @classmethod
@@ -72,6 +78,7 @@ def measure(
     threat: Threat,
     result: Aggregate | None,
     malicious: NDArray[np.bool_],
+    trained: Labeled | None = None,
 ) -> RoundRecord:
     """Evaluate a global model.
 
@@ -83,10 +90,13 @@ def measure(
         threat: which test rows accuracy is measured on, and the attackers' goal.
         result: what the rule gave this round, or None if nobody sent anything.
         malicious: `[k]`, which rows of the round were malicious.
+        trained: inputs and labels to measure training accuracy on; None measures none.
     """
     truth = dataset.y_test[threat.kept]
     predicted = trainer.predict(params[None], dataset.x_test[threat.kept])[0]
     facts: dict[str, Any] = {}
+    if trained is not None and len(trained[1]):
+        facts["training_accuracy"] = float((trainer.predict(params[None], trained[0])[0] == trained[1]).mean())
     if threat.goal is not None and len(threat.goal.inputs):
         goal = threat.goal
         found = trainer.predict(params[None], goal.inputs)[0]

@@ -11,13 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from holdfast.experiments.attacked import SimulateConfig
-from holdfast.experiments.claims_romoa import claims_table, rules_table, table_1, table_2, targets_table
+from holdfast.experiments.claims_romoa import claims_table
 from holdfast.experiments.events import Events, Silent
 from holdfast.experiments.paper_romoa import BASELINE, NAMES, on, scale
 from holdfast.experiments.reproduction import Plot, Reproduction
 from holdfast.experiments.simulate import simulate_run
 from holdfast.experiments.sweep import sweep
 from holdfast.experiments.sweep_result import SweepResult
+from holdfast.experiments.tables_romoa import rules_table, table_1, table_2
+from holdfast.experiments.targets_romoa import targets_table
 from holdfast.experiments.verdict_report import figure_4
 from holdfast.report import LinePlot, Series
 from holdfast.types import ConfigError
@@ -121,8 +123,10 @@ def _figures(sweeps: dict[str, SweepResult]) -> Iterator[tuple[str, Plot]]:
         errors = [_error(_curve(found, rule, ("UPA", 1), "accuracy", rule)) for rule in NAMES]
         yield f"figure-5-{suffix}", _plot(f"Figure 5: UPA, {title}", "error rate (%)", errors)
         for number, attack in ((7, "UPA"), (8, "TPA")):
-            lines = [_curve(found, rule, (attack, 1), "accuracy", rule) for rule in NAMES]
-            yield f"figure-{number}-{suffix}", _plot(f"Figure {number}: {attack}, {title}", "test accuracy (%)", lines)
+            for half, measure in (("training", "training_accuracy"), ("test", "accuracy")):
+                lines = [_curve(found, rule, (attack, 1), measure, rule) for rule in NAMES]
+                label = f"{half} accuracy (%)"
+                yield f"figure-{number}-{suffix}-{half}", _plot(f"Figure {number}: {attack}, {title}", label, lines)
         if data == "MNIST":
             for side, words in (("true", "true"), ("target", "poisoned")):
                 lines = [_curve(found, rule, ("TPA", 1), f"{side}_confidence", rule) for rule in NAMES]

@@ -161,12 +161,15 @@ def curves(found: Simulation) -> dict[str, LinePlot]:
         return Series.of(name, rounds, [np.nan if value is None else value for value in values], **style)
 
     lines = [series("accuracy", [r.accuracy for r in records])]
+    if records[-1].training_accuracy is not None:
+        lines.append(series("training accuracy", [r.training_accuracy for r in records]))
     if records[-1].success is not None:
         lines.append(series("attack success", [r.success for r in records]))
     if records[-1].target_confidence is not None:
         lines.append(series("confidence in the wanted label", [r.target_confidence for r in records], dash=1))
         lines.append(series("confidence in the true label", [r.true_confidence for r in records], dash=1))
-    plots = {"accuracy": LinePlot("Accuracy and attack", "round", "share of test inputs (%)", tuple(lines))}
+    share = "share of inputs (%)" if found.config.training_accuracy else "share of test inputs (%)"
+    plots = {"accuracy": LinePlot("Accuracy and attack", "round", share, tuple(lines))}
     if found.malicious and any(r.malicious_influence is not None for r in records):
         n = [r.malicious_in_round for r in records]
         sides = (
@@ -183,6 +186,7 @@ def result_tables(found: Simulation) -> tuple[Table, ...]:
     last = found.last
     rows: list[tuple[str, float | None]] = [
         ("accuracy", last.accuracy),
+        ("training accuracy", last.training_accuracy),
         ("attack success", last.success),
         ("targets misclassified", last.target_error),
         ("confidence in the wanted label", last.target_confidence),

@@ -16,7 +16,7 @@ from holdfast.experiments import checkpoint as checkpoints
 from holdfast.experiments.attacked import AttackedFederation, SimulateConfig, load_attacked
 from holdfast.experiments.events import Events, Silent
 from holdfast.experiments.local_work import LocalWork, Machinery, honest_work, malicious_work
-from holdfast.experiments.measures import RoundRecord, measure
+from holdfast.experiments.measures import Labeled, RoundRecord, measure
 from holdfast.experiments.run import fingerprint
 from holdfast.experiments.threat import Threat, flipped_labels, make_threat
 from holdfast.training import model_factory
@@ -119,6 +119,7 @@ class RoundLoop:
 
     Attributes:
         tested: the data set with its test rows as the model sees them.
+        trained: the honest clients' training rows as the model sees them, and their labels; None if not measured.
         local: `[n, P]`, the clients' own models where they differ from the global one; None under FedAvg.
         seconds: wall-clock seconds so far, by what they went into.
     """
@@ -128,6 +129,7 @@ class RoundLoop:
         goal = threat.goal and replace(threat.goal, inputs=federation.seen(threat.goal.inputs))
         self.threat = replace(threat, goal=goal)
         self.tested = replace(federation.dataset, x_test=federation.seen(federation.dataset.x_test))
+        self.trained = self._trained() if self.config.training_accuracy else None
         self.local: Floats | None = None
         self.honest = honest_work(federation, machinery)
         self.malicious: LocalWork | None = None
@@ -240,9 +242,13 @@ class RoundLoop:
         began = time.perf_counter()
         if not np.isfinite(params).all():
             params = np.nan_to_num(params, nan=0.0, posinf=0.0, neginf=0.0)  # such a model knows nothing
-        record = measure(rounds, params, self.trainer, self.tested, self.threat, result, malicious)
+        record = measure(rounds, params, self.trainer, self.tested, self.threat, result, malicious, self.trained)
         self._took("evaluation", began)
         return record
+
+    def _trained(self) -> Labeled:
+        dataset, rows = self.federation.dataset, self.federation.honest_rows()
+        return self.federation.seen(dataset.x_train[rows]), dataset.y_train[rows]
 
     def identity(self) -> str:
         """What a checkpoint belongs to: configuration, data and engine."""

@@ -18,7 +18,13 @@ from holdfast.experiments.run import versions
 from holdfast.report import HeatMap, LinePlot, Series, Table, show
 
 CONFIDENCE = 0.95
-_NAMES = {"accuracy": "accuracy", "success": "attack success", "malicious_influence": "influence of malicious clients"}
+_NAMES = {
+    "accuracy": "accuracy",
+    "training_accuracy": "training accuracy",
+    "success": "attack success",
+    "malicious_influence": "influence of malicious clients",
+}
+_UNATTACKED = ("accuracy", "training_accuracy")
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,7 @@ class SweepResult:
         experiment, rows, values = self.experiment, [], []
         for row in experiment.rows():
             found = [self.interval(rule, row, measure) for rule in experiment.rule_labels]
-            if any(interval is not None for interval in found) and (row[1] or measure == "accuracy"):
+            if any(interval is not None for interval in found) and (row[1] or measure in _UNATTACKED):
                 head = _row_name(row)
                 rows.append((head, *("–" if interval is None else interval.text() for interval in found)))
                 values.append((head, *(None if interval is None else asdict(interval) for interval in found)))
@@ -133,7 +139,7 @@ class SweepResult:
         )
 
     def tables(self) -> tuple[Table, ...]:
-        """Accuracy, attack success and influence, as far as they were measured."""
+        """Accuracies, attack success and influence, as far as they were measured."""
         found = [self.table(measure) for measure in _NAMES]
         return tuple(table for table in found if table is not None)
 
