@@ -28,6 +28,35 @@ def rules_speed() -> str:
     )
 
 
+def elsewhere() -> str:
+    """The same benchmarks on a machine whose memory is slower: the fastest peer of each kind."""
+    cells = []
+    for row in result("coordinate_wise_rules_xeon")["rows"]:
+        if row["rule"] != "mean around median":
+            shown = [_fastest(row["ns_peers"], peer, row["ns_rule"]) for peer in ("Flower", "ByzFL", "torch")]
+            of = (f"{row['of_bandwidth']:.0%}", _share(row["of_minmax"]))
+            cells.append([row["rule"], f"{row['n']}", f"{row['d']:,}", f"{row['ns_rule']:.1f}", *shown, "–", *of])
+    for row in result("residual_reweighting_xeon")["rows"]:
+        published = f"{row['us_published'] / row['us_ours']:.0f}x"
+        cells.append(
+            ["residual reweighting", f"{row['n']}", f"{row['d']:,}", f"{1e3 * row['us_ours']:.1f}", "–", "–", "–",
+             published, "–", _share(row["of_minmax"])]
+        )  # fmt: skip
+    head = ["rule", "n", "d", "ours, ns per coordinate", "Flower", "ByzFL", "torch", "the authors' algorithm"]
+    return markdown([*head, "of memory", "of min/max"], cells)
+
+
+def machines() -> str:
+    """What the numbers were measured on."""
+    cells = []
+    for words, suffix in (("all other tables", ""), ("on slower memory", "_xeon")):
+        found = result(f"coordinate_wise_rules{suffix}")
+        read, rate = (found[name] / 1e9 for name in ("bytes_per_second", "minmax_per_second"))
+        versions = ", ".join(f"{name} {number}" for name, number in found["machine"]["versions"].items())
+        cells.append([words, found["machine"]["cpu"], f"{read:.0f} GB/s", f"{rate:.0f} G/s", versions])
+    return markdown(["tables", "processor", "one core reads", "minima and maxima", "versions"], cells, left=2)
+
+
 def _fastest(peers: Mapping[str, float | None], name: str, ours: float) -> str:
     times = [time for peer, time in peers.items() if peer.startswith(name) and time is not None]
     return f"{min(times) / ours:.0f}x" if times else "–"

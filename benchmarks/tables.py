@@ -19,3 +19,8 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 
 def result(name: str) -> Any:
     """A result file by name."""
     return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def share(value: float | None) -> str:
+    """In percent."""
+    return "–" if value is None else f"{100 * value:.1f}"

@@ -53,6 +53,8 @@ class Scale:
         side_models: N of the runs that only Figures 3a and 6 need.
         image_counts: N of Figure 4a, taken from one run's first models; `activity_counts` those of Figure 4b.
         disjoint: k of the disjoint designs that the paper's design is compared with.
+        single_steps: q of runs with N models that train as far in rounds of one local step (very skewed clients drift
+            apart in more).
         comparable: whether data and sizes are the paper's, so that its numbers may be set beside ours.
     """
 
@@ -67,6 +69,7 @@ class Scale:
     image_counts: tuple[int, ...]
     activity_counts: tuple[int, ...]
     disjoint: tuple[int, ...]
+    single_steps: tuple[float, ...]
     comparable: bool
 
     def arms(self) -> dict[str, CertifyConfig]:
@@ -83,6 +86,9 @@ class Scale:
         arms |= {f"images-k-{k}": replace(random, k=k) for k in (images.k, *self.image_ks)}
         arms |= {f"images-q-{q}": replace(random, skew=q) for q in self.skews}
         arms |= {f"activity-k-{k}": replace(activity, k=k) for k in self.activity_ks}
+        fedavg = images.fedavg()
+        single = replace(images, models=self.models, rounds=fedavg.rounds * fedavg.local_steps, local_steps=1)
+        arms |= {f"images-q-{q}-single-steps": replace(single, skew=q) for q in self.single_steps}
         return arms
 
 
@@ -132,6 +138,7 @@ _SCALES: Mapping[str, Scale] = MappingProxyType(
             image_counts=(30, 60),
             activity_counts=(30, 60),
             disjoint=(2,),
+            single_steps=(0.9,),
             comparable=False,
         ),
         "cpu": Scale(
@@ -146,6 +153,7 @@ _SCALES: Mapping[str, Scale] = MappingProxyType(
             image_counts=(100, 200, 500),
             activity_counts=(100, 200, 500),
             disjoint=(2, 4, 5),
+            single_steps=(0.9,),
             comparable=True,
         ),
         "paper": Scale(
@@ -160,6 +168,7 @@ _SCALES: Mapping[str, Scale] = MappingProxyType(
             image_counts=(100, 500, 1000),
             activity_counts=(100, 500, 1000),
             disjoint=(2, 4, 5),
+            single_steps=(),
             comparable=True,
         ),
     }

@@ -125,11 +125,15 @@ def _comparisons(runs: Runs[Scale]) -> list[Comparison]:
     made = [_compare(key, value, None, "from the formulas, at unanimous votes") for key, value in anchors.items()]
     if not runs.scale.comparable:
         return made + [_compare(key, None, None, "") for key in ("mnist-20", "skew-10")]
-    for key, name, m in (("mnist-20", "images", 20), ("skew-10", "images-q-0.9", 10)):
+    single = "images-q-0.9-single-steps"
+    for key, name, m in (("mnist-20", "images", 20), ("skew-10", "images-q-0.9", 10), ("skew-10", single, 10)):
+        if name not in runs.arms:
+            continue
         votes = runs.votes(name, runs.scale.models if name == "images" else None) if runs.has(name) else None
         for method, words in ((PUBLISHED_METHOD, "as published"), ("auto", "rigorous")):
             certificate = None if votes is None else ideal(votes, method=method)
             note = f"ideal, {words}" + ("" if votes is None else f", N = {votes.n_models}")
+            note += ", rounds of one local step" if name == single else ""
             made.append(_compare(key, certificate, votes, note, m=m))
     if runs.has("images"):
         votes = runs.votes("images", runs.scale.models)
