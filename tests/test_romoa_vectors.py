@@ -8,7 +8,7 @@ import pytest
 
 from holdfast.aggregation.romoa import Romoa, majority_window
 from holdfast.aggregation.romoa.factors import Scoring, clip_factors, scores
-from holdfast.aggregation.romoa.measures import element_cosine, gather, lengths_at, measure, select
+from holdfast.aggregation.romoa.measures import element_cosine, gathered, lengths_of, measure, select
 from holdfast.aggregation.stacking import stack
 
 from .conftest import shared
@@ -96,8 +96,8 @@ def test_measures(vectors, name, step):
                 np.testing.assert_allclose(f, window["f"], rtol=1e-9, atol=1e-9)
     selected = select(rows, usable, expected["k"])
     assert selected.tolist() == expected["selected"]
-    updates = gather(rows, base, selected)
-    lengths = np.sqrt(lengths_at(updates, usable, slice(None)))
+    ((_, updates),) = gathered(rows, base, selected)
+    lengths = np.sqrt(lengths_of(updates, usable))
     cosine = element_cosine(updates, usable, lengths[:-1] * lengths[-1])
     np.testing.assert_allclose(cosine, expected["S_cosine"], **TIGHT)
     scoring = Scoring(*(config[key] for key in ("sharpness", "sided", "pearson", "units", "min_window")))

@@ -143,8 +143,7 @@ def selection(
 _ROMOA = """Tables 1 and 2, Figures 1, 2 and 4-8 of the Romoa paper (Mao et al., ESORICS 2021), and what it lacks.
 
 A verdict per setting of the tables (is Romoa below Krum and RFA, as printed?) and per sentence: agrees, differs, or
-not run at this scale. `cpu` has a small network and 5,000 training images and takes half an hour of one core;
-CIFAR-10 with n = 100 and 200 needs `paper`.
+not run at this scale. `cpu` has a small network and 5,000 training images and takes about an hour of one core.
 
 Examples:
 

@@ -199,8 +199,8 @@ def scale(name: str, *, data_dir: str | None = None, cifar_dir: str | None = Non
 
     `smoke` runs them in small on embedded digits, to show that it works. `cpu` has 5,000 training images, a network
     of 20,522 weights (CIFAR-10: 30,138), standardized inputs and a learning rate of 0.1. MNIST has 40 syncing points,
-    CIFAR-10 100 (twice as many with one label each), the first 2,000 test images, and n = 10 and 20 only. Three seeds
-    with n = 10, else one. `paper` is everything, with the paper's networks and length, three seeds each.
+    CIFAR-10 100 (60 with n = 100 and 200, 200 with one label each) and the first 2,000 test images. Three seeds with
+    n = 10, else one. `paper` is everything, with the paper's networks and length, three seeds each.
 
     Raises:
         ConfigError: there is no such scale.
@@ -295,7 +295,12 @@ def _cpu(digits: SimulateConfig, photos: SimulateConfig) -> dict[str, Experiment
         "cifar-10-10": table_1(photos, "CIFAR-10", 10, (0, *ADVERSARIES[10]), seeds),
         "cifar-10-one-label": one_label(replace(photos, rounds=200, evaluate_every=20), "CIFAR-10", seeds),
     }
-    for data, base, sizes in (("MNIST", digits, (20, 100, 200)), ("CIFAR-10", photos, (20,))):
+    fewer = replace(photos, rounds=60, evaluate_every=6)
+    for data, base, sizes in (
+        ("MNIST", digits, (20, 100, 200)),
+        ("CIFAR-10", photos, (20,)),
+        ("CIFAR-10", fewer, (100, 200)),
+    ):
         for n in sizes:
             arms[arm_of(data, n)] = table_1(base, data, n, ADVERSARIES[n], seeds[:1])
     return arms

@@ -17,6 +17,8 @@ from holdfast.aggregation.screening import like
 from holdfast.aggregation.stacking import Block, Rows, block_columns, is_tensor, spans
 
 Array = NDArray[Any]
+SLICE = 1 << 14
+"""Single parameters that are computed at a time."""
 CONSTANT = 1e-13
 """A variance below this share of the mean square is rounding: the layer is constant, its correlation 0."""
 
@@ -127,25 +129,28 @@ def select(rows: Rows, usable: Array, count: int) -> Array:
     return np.flatnonzero(mask)
 
 
-def gather(rows: Rows, reference: Any, indices: Array) -> Array:
-    """The updates of all rows at some ascending parameters, `[n, k]`."""
-    found = np.empty((rows.n, len(indices)), rows.dtype)
+def gathered(rows: Rows, reference: Any, indices: Array) -> Iterator[tuple[slice, Array]]:
+    """The updates of all rows at ascending parameters, some at a time: which of `indices`, and the values `[n, k]`."""
     for where, block in rows.blocks():
         begin, end = np.searchsorted(indices, [where.start, where.stop])
         if end == begin:
             continue
-        local = indices[begin:end] - where.start
         values = on_host(block)
-        for i in range(rows.n):
-            np.take(values[i], local, out=found[i, begin:end])
-        if reference is not None:
-            found[:, begin:end] -= like(reference[where], values)[local]
-    return found
+        base = None if reference is None else like(reference[where], values)
+        for part in spans(int(end - begin), SLICE):
+            at = slice(int(begin) + part.start, int(begin) + part.stop)
+            local = indices[at] - where.start
+            found = np.empty((rows.n, len(local)), rows.dtype)
+            for i in range(rows.n):
+                np.take(values[i], local, out=found[i])
+            if base is not None:
+                found -= base[local]
+            yield at, found
 
 
-def lengths_at(updates: Array, usable: Array, part: slice) -> Array:
-    """Squared lengths of a slice of gathered updates, float64 `[n+1]`, the mean's last."""
-    wide = updates[:, part].astype(np.float64)
+def lengths_of(updates: Array, usable: Array) -> Array:
+    """Squared lengths of gathered updates, float64 `[n+1]`, the mean's last."""
+    wide = updates.astype(np.float64)
     mean = wide[usable].mean(axis=0)
     return np.append(np.einsum("ik,ik->i", wide, wide), mean @ mean)
 

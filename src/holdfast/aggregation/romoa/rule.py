@@ -15,11 +15,11 @@ from holdfast.aggregation.calling import Rule, _givens, reference_block
 from holdfast.aggregation.parameters import check_choice, check_count, check_flag, check_number
 from holdfast.aggregation.plans import Given, Plan
 from holdfast.aggregation.romoa.factors import Scoring, Sided, Units, capped, clip_factors, shares
-from holdfast.aggregation.romoa.measures import pieces
+from holdfast.aggregation.romoa.measures import gathered, pieces
 from holdfast.aggregation.romoa.state import layer_bounds, layer_of
-from holdfast.aggregation.romoa.step import SLICE, Step, advance
-from holdfast.aggregation.screening import Screened, screen
-from holdfast.aggregation.stacking import Block, Rows, is_tensor, spans, stack
+from holdfast.aggregation.romoa.step import Step, advance
+from holdfast.aggregation.screening import Screened, like, screen
+from holdfast.aggregation.stacking import Block, Rows, is_tensor, stack
 from holdfast.types import ConfigError
 
 Array = NDArray[Any]
@@ -184,7 +184,7 @@ class Romoa(Rule):
         """Take the step, then weigh."""
         step = self._advance(rows, given)
         sample = step.rows
-        if not step.usable.any():
+        if step.singles is None:
             return Plan(
                 lambda where, block: reference_block(given.reference, where, block),
                 influence=np.full(rows.n, 1.0 / rows.n),
@@ -196,13 +196,14 @@ class Romoa(Rule):
         layers = self._shares(state.layers[sample], step.weights, step.usable)
         own = np.bincount(layer_of(state.indices, bounds), minlength=len(bounds) - 1)
         influence = layers @ (np.diff(bounds) - own)
-        elements = np.empty_like(step.elements)
-        for part in spans(len(state.indices), SLICE):
-            share = self._shares(state.elements[sample, part], step.elements[:, part], step.usable)
+        singles = np.empty(len(state.indices))
+        for part, updates in gathered(rows, given.reference, state.indices):
+            earned = step.singles.weights(state.indices[part], layer_of(state.indices[part], bounds), updates)
+            share = self._shares(state.elements[sample, part], earned, step.usable)
             influence += share.sum(axis=1)
-            elements[:, part] = share * clipping[:, None]
+            singles[part] = np.einsum("ik,ik->k", updates, share * clipping[:, None], dtype=np.float64)
         return Plan(
-            _weighted(layers * clipping[:, None], elements, state.indices, bounds, given.reference),
+            _weighted(layers * clipping[:, None], singles, state.indices, bounds, given.reference),
             influence=influence / max(1, state.d),
             narrow=True,
             state=state if given.keep_state else None,
@@ -239,8 +240,8 @@ class Romoa(Rule):
         return full
 
 
-def _weighted(layers: Array, elements: Array, indices: Array, bounds: Array, reference: Any) -> Any:
-    """The weighted sum of the updates for a block of columns, about the reference."""
+def _weighted(layers: Array, singles: Array, indices: Array, bounds: Array, reference: Any) -> Any:
+    """The weighted sum of the updates for a block of columns, about the reference; at some columns it is known."""
 
     def columns(where: slice, block: Block) -> Block:
         base = None if reference is None else reference_block(reference, where, block)
@@ -250,16 +251,7 @@ def _weighted(layers: Array, elements: Array, indices: Array, bounds: Array, ref
             value[part] = column_wise.weighted_sum(moved[:, part], layers[:, layer])
         begin, end = np.searchsorted(indices, [where.start, where.stop])
         if end > begin:
-            spots = indices[begin:end] - where.start
-            value[spots] = _elementwise_sum(moved[:, spots], elements[:, begin:end])
+            value[indices[begin:end] - where.start] = like(singles[begin:end], value)
         return value if base is None else value + base
 
     return columns
-
-
-def _elementwise_sum(rows: Block, weights: Array) -> Block:
-    if is_tensor(rows):
-        import torch
-
-        return (rows.double() * torch.from_numpy(weights).to(rows.device)).sum(dim=0).to(rows.dtype)
-    return np.einsum("ik,ik->k", rows, weights, dtype=np.float64).astype(rows.dtype)

@@ -10,13 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.aggregation.romoa.factors import Scoring, remember, shares, softmax
-from holdfast.aggregation.romoa.measures import Moments, element_cosine, gather, lengths_at, measure, select
+from holdfast.aggregation.romoa.measures import Moments, element_cosine, gathered, lengths_of, measure, select
 from holdfast.aggregation.romoa.state import FactorState, Verdict, layer_of, recall
-from holdfast.aggregation.stacking import Rows, spans
+from holdfast.aggregation.stacking import Rows
 
 Array = NDArray[Any]
-SLICE = 1 << 14
-"""Single parameters whose scores are computed at a time."""
 HALVINGS = 24
 """A parameter keeps factors of its own until its memory has faded to 2^-24 of what it was."""
 
@@ -30,16 +28,16 @@ class Step:
         rows: positions of the participants in the state.
         usable: `[n]` bool, whose upload counted.
         weights: `[n, G]`, W per layer.
-        elements: `[n, k]`, W at `state.indices`.
         norms: `[n]`, lengths of the updates.
+        singles: W at single parameters; None where nobody's upload counted.
     """
 
     state: FactorState
     rows: Array
     usable: Array
     weights: Array
-    elements: Array
     norms: Array
+    singles: Singles | None = None
 
 
 def advance(
@@ -67,8 +65,13 @@ def advance(
     before = shares(memory.layers[rows])
     selected = select(uploads, usable, select_count) if select_count else np.zeros(0, np.int64)
     tracked, ages = _tracked(memory, selected, beta)
-    single = _Singles(uploads, usable, reference, selected, layer_scores, weights, scoring)
-    elements, own_weights = _singles_after(memory, rows, tracked, edges, single, beta)
+    singles = Singles(uploads, usable, reference, selected, layer_scores, weights, scoring)
+    elements = np.empty((len(memory.clients), len(tracked)), uploads.dtype)
+    for part, updates in gathered(uploads, reference, tracked):
+        of = layer_of(tracked[part], edges)
+        before_own = _before(memory, tracked[part], of)
+        before_own[rows] = remember(singles.weights(tracked[part], of, updates), shares(before_own[rows]), beta)
+        elements[:, part] = before_own
     layers = memory.layers.copy()
     layers[rows] = remember(weights, before, beta)
     quiet = memory.quiet.copy()
@@ -76,7 +79,7 @@ def advance(
     quiet[rows] = np.where(earned < 0.5 / len(rows), quiet[rows] + 1, 0)
     verdict = Verdict(tuple(clients), moments.cosine(), moments.pearson(), weights, len(selected))
     after = FactorState(memory.clients, bounds, layers, tracked, elements, ages, memory.steps + 1, quiet, verdict)
-    return Step(after, rows, usable, weights, own_weights, moments.norms())
+    return Step(after, rows, usable, weights, moments.norms(), singles)
 
 
 def _only(moments: Moments, usable: Array) -> Moments:
@@ -115,44 +118,28 @@ def _tracked(memory: FactorState, selected: Array, beta: float) -> tuple[Array, 
     return tracked, result
 
 
-class _Singles:
+class Singles:
     """W at single parameters: softmax of the least of the element-wise and the layer's scores."""
 
     def __init__(
         self, uploads: Rows, usable: Array, reference: Any, selected: Array, scores: Array, layers: Array, by: Scoring
     ) -> None:
         self.usable, self.selected, self.scores, self.layers, self.by = usable, selected, scores, layers, by
-        self.updates = gather(uploads, reference, selected)
-        self.lengths = [lengths_at(self.updates, usable, part) for part in spans(len(selected), SLICE)]
-        total = np.sum(self.lengths, axis=0) if self.lengths else np.zeros(len(usable) + 1)
+        total = np.zeros(len(usable) + 1)
+        for _, updates in gathered(uploads, reference, selected):
+            total += lengths_of(updates, usable)
         self.norms = np.sqrt(total[:-1]) * np.sqrt(total[-1])
 
-    def weights(self, tracked: Array, of: Array) -> Array:
-        """`[n, k]` for ascending parameters of the layers `of`; the layer's W where a parameter is not selected."""
+    def weights(self, tracked: Array, of: Array, updates: Array) -> Array:
+        """`[n, k]` at ascending parameters of the layers `of`; the layer's W where a parameter is not selected."""
         weights = self.layers[:, of]
         begin, end = np.searchsorted(self.selected, [tracked[0], tracked[-1] + 1])
         if end > begin:
             spots = np.searchsorted(tracked, self.selected[begin:end])
-            cosine = element_cosine(self.updates[:, begin:end], self.usable, self.norms)
+            cosine = element_cosine(updates[:, spots], self.usable, self.norms)
             least = np.minimum(self.by.elements(cosine[self.usable]), self.scores[:, of[spots]])
             weights[np.ix_(self.usable, spots)] = softmax(least, self.by.sharpness)
         return weights
-
-
-def _singles_after(
-    memory: FactorState, rows: Array, tracked: Array, edges: Array, single: _Singles, beta: float
-) -> tuple[Array, Array]:
-    """F of every client and W of the participants at the tracked parameters, a slice at a time."""
-    kind = single.updates.dtype
-    after = np.empty((len(memory.clients), len(tracked)), kind)
-    weights = np.empty((len(rows), len(tracked)), kind)
-    for part in spans(len(tracked), SLICE):
-        of = layer_of(tracked[part], edges)
-        before = _before(memory, tracked[part], of)
-        weights[:, part] = earned = single.weights(tracked[part], of)
-        before[rows] = remember(earned, shares(before[rows]), beta)
-        after[:, part] = before
-    return after, weights
 
 
 def _before(memory: FactorState, tracked: Array, of: Array) -> Array:
@@ -171,4 +158,4 @@ def _unchanged(memory: FactorState, rows: Array, usable: Array) -> Step:
     """Nobody's upload could be used: the memory stays."""
     n = len(rows)
     weights = np.zeros((n, memory.layers.shape[1]))
-    return Step(memory, rows, usable, weights, np.zeros((n, len(memory.indices))), np.zeros(n))
+    return Step(memory, rows, usable, weights, np.zeros(n))
