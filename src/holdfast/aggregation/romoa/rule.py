@@ -85,7 +85,7 @@ class Romoa(Rule):
     but "default" have two known holes: honest until the syncing step, and far too long updates. "literal", the
     equations as printed, is **not a defense**.
 
-    Cost: two passes, O(n d); the element-wise term adds five (eight in float64) and O(n * selected) memory, and
+    Cost: two passes, O(n d); the element-wise term adds six (nine in float64) and O(n * selected) memory, and
     changes next to nothing: turn it off for large models. Uploading every local step costs tau times the traffic.
 
     Args:
