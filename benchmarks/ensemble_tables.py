@@ -32,15 +32,15 @@ def activity_settings() -> str:
 def _settings(name: str, data: str) -> str:
     tables = {table["title"]: table["rows"] for table in result(name)["tables"]}
     rows = next(rows for title, rows in tables.items() if title.startswith(f"Figures 3 to 6, {data}"))
-    return _designs([{**row, "line": row["certificate"]} for row in rows], first="line")
+    return _designs(rows, head="line")
 
 
-def _designs(rows: Sequence[dict[str, Any]], first: str = "certificate") -> str:
+def _designs(rows: Sequence[dict[str, Any]], head: str = "certificate") -> str:
     levels = [name for name in rows[0] if name.startswith("m=")]
-    words = (first, "design", "client trainings", "alpha")
+    words = (head, "design", "client trainings", "alpha")
     cells = [
         [
-            row[first],
+            row["certificate"],
             row["design"],
             f"{row['client trainings']:,}",
             "none" if row["alpha"] == 0 else f"{row['alpha']:g}",

@@ -88,6 +88,14 @@ def test_unknown_scales_and_runs_are_named(tmp_path):
         reproduce_ensemble(tmp_path, only=("images-k-99",))
 
 
+def test_single_steps_train_as_far_as_the_preset():
+    arms = scale("cpu").arms()
+    single, preset = arms["images-q-0.9-single-steps"], arms["images-q-0.9"]
+    assert (single.skew, single.models, single.fedavg().local_steps) == (0.9, 500, 1)
+    assert single.fedavg().rounds == preset.fedavg().rounds * preset.fedavg().local_steps
+    assert single.fedavg().lr == preset.fedavg().lr
+
+
 def test_the_paper_scale_has_the_papers_settings():
     paper = scale("paper")
     images, fedavg = paper.images, paper.images.fedavg()

@@ -1,6 +1,7 @@
 """Romoa's own promises: shares that sum to one, memory by client, hostile uploads, and both known holes."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.aggregation import make
-from holdfast.aggregation.romoa import PRESETS, FactorState, Romoa, Syncing, majority_window
+from holdfast.aggregation.romoa import PRESETS, FactorState, Romoa, Syncing, majority_window, measures
 from holdfast.aggregation.romoa.factors import scores
 from holdfast.aggregation.romoa.measures import select
 from holdfast.aggregation.romoa.state import layer_bounds
@@ -391,3 +392,17 @@ def test_syncing(tau, rate):
     syncing = Syncing(tau, rate)
     assert [t for t in range(1, 30) if syncing.due(t)] == list(range(tau, 30, tau))
     assert syncing.moved(3.0, 1.0) == pytest.approx(3.0 - rate * 2.0)
+
+
+@pytest.mark.parametrize("call", ["lookahead", "aggregate"])
+def test_single_parameters_take_one_number_each_beside_the_memory(call, monkeypatch):
+    monkeypatch.setattr(measures, "SLICE", 256)  # what is computed at a time, so small that it does not count
+    rows, rule = uploads(n=50, d=200_000, spread=2.0).astype(np.float32), Romoa()
+    getattr(rule, call)(rows)  # compiled code and the like
+    tracemalloc.start()
+    found = getattr(rule, call)(rows)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    state = found if call == "lookahead" else found.state
+    assert len(state.indices) > 50_000
+    assert peak < 1.5 * state.elements.nbytes

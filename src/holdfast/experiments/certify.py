@@ -97,9 +97,8 @@ def certify_run(
     master = int.from_bytes(hashlib.sha256(b"holdfast training\0" + seed.encode()).digest()[:16], "big")
     study = config.study(seed=derive_seed(master, "partition"))
     design = study.design(seed)
-    kinds_for(
-        design, study.facts().get("unit", CLIENTS), poisoning=question.poisoning
-    )  # refuses before anything is trained
+    # Refuses before anything is trained.
+    kinds_for(design, study.facts().get("unit", CLIENTS), poisoning=question.poisoning)
     outlook = study.outlook(design, question.alpha)
     workshop = workshop or Workshop(engine, device, threads)
     task = study.task(design, workshop, seed=derive_seed(master, "training"))

@@ -138,7 +138,7 @@ _SCALES: Mapping[str, Scale] = MappingProxyType(
             image_counts=(30, 60),
             activity_counts=(30, 60),
             disjoint=(2,),
-            single_steps=(0.9,),
+            single_steps=(),
             comparable=False,
         ),
         "cpu": Scale(

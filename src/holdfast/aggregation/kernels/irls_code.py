@@ -57,7 +57,7 @@ class Slots:
     def __init__(self, e: Emitter, n: int, unrolled: bool) -> None:
         self.e = e
         self.names: dict[str | int, str] = {}
-        self.buffer = "" if unrolled else e.let(f"alloca [{n} x {e.vector}], align 64")
+        self.buffer = "" if unrolled else e.room(n)
 
     def _address(self, k: str | int) -> str:
         return self.e.at(self.buffer, k, self.e.vector)

@@ -19,7 +19,7 @@ def correct_kernel(n: int, dtype: str, ties: str) -> Callable[..., None]:
     """
     e = Emitter(dtype, emit.lanes(dtype))
     e.label("entry")
-    changed = e.let(f"alloca {e.vector}, align 64")
+    changed = e.room(1)
     values = Slots(e, n, False)
 
     def rank(k: str, mine: str) -> str:
