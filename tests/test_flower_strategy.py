@@ -111,12 +111,12 @@ def federation(bad: Any, nodes: tuple[int, ...] = NODES) -> dict[int, Any]:
     return dict.fromkeys(nodes, honest) | {BAD: bad}
 
 
-def sane(arrays: ArrayRecord, rounds: int = 2) -> bool:
+def sane(arrays: ArrayRecord, rounds: int = 2, within: float = 0.2) -> bool:
     """Near what honest nodes make of the model: a step of about 1 each round."""
     if set(arrays) != {"w", "b", "seen"}:
         return False
     return all(
-        bool(np.isfinite(a.numpy()).all() and (abs(a.numpy() - rounds) < 0.2).all())
+        bool(np.isfinite(a.numpy()).all() and (abs(a.numpy() - rounds) < within).all())
         for name, a in arrays.items()
         if name != "seen"
     )
@@ -181,7 +181,9 @@ def test_up_to_f_hostile_nodes_and_every_rule(data: st.DataObject) -> None:
     result = run(strategy, dict.fromkeys(nodes, honest) | bad)
     assert all(np.isfinite(a.numpy()).all() for a in result.arrays.values()), (rule, hostile)
     if outermost_bound(rule) or not {"1e12 examples", "negative examples"} & set(hostile):
-        assert sane(result.arrays) or ident(rule).startswith("NormClipping"), (rule, hostile)
+        # Romoa gives nobody more than an equal share at first, of an update of up to two median lengths.
+        within = max(0.2, 2 * 3 * f / len(nodes)) if ident(rule) == "Romoa" else 0.2
+        assert sane(result.arrays, within=within) or ident(rule).startswith("NormClipping"), (rule, hostile)
     unusable = {n for n, name in zip(where, hostile, strict=True) if name not in BAD_METRICS}
     for verdict in strategy.history:
         assert {v.node for v in verdict.nodes if v.status != "used"} == unusable
